@@ -22,7 +22,7 @@ def unknown_name(
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return ValueError(f"Unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}.")
 
-# %% ../nbs/00_config.ipynb #5f6ea9ad
+# %% ../nbs/00_config.ipynb #0d880438
 @dataclass(frozen=True)
 class RunConfig:
     "One active-learning run. Raises `ValueError` for a value that cannot work, naming the field and what would be right."
@@ -32,7 +32,7 @@ class RunConfig:
     data_dir: str = "data"  # where named data sets lie
     download: bool = True  # may torchvision download a named data set that is missing?
     image_size: int = 32  # side in pixels that a folder of images is resized to
-    model: str = "auto"  # resnet18, mlp, linear, "package.module:function"; auto: resnet18 for images, mlp for features
+    model: str = "auto"  # resnet18, mlp, linear, "package.module:function"; auto: resnet18 for images of 16 pixels and more, else mlp
     width: int = 16  # channels of the first stage; features have 8 * width dimensions
     lr: float = 0.05  # peak learning rate
     weight_decay: float = 0.0005  # L2 penalty, coupled to the rate as in SGD

@@ -100,13 +100,13 @@ def import_object(
     except ImportError as error: raise ValueError(f"Cannot import the {kind} {name!r}: {error}.") from error
     except AttributeError as error: raise ValueError(f"The module {module!r} of the {kind} {name!r} has no {attribute!r}.") from error
 
-# %% ../nbs/03_models.ipynb #c048550d
+# %% ../nbs/03_models.ipynb #5025a570
 def resolve_model(
     name: str,  # auto or the name of a builder
     shape: tuple,  # of one example: (C, H, W) or (D,)
 ) -> str:
-    "What `auto` means for these examples. `ValueError` for a network that cannot take them."
-    if name == "auto": return "resnet18" if len(shape) == 3 else "mlp"
+    "What `auto` means for these examples: ResNet-18 from 16 pixels on, else a perceptron. `ValueError` for a network that cannot take them."
+    if name == "auto": return "resnet18" if len(shape) == 3 and min(shape[1:]) >= 16 else "mlp"
     if name == "resnet18" and len(shape) != 3: raise ValueError(f"resnet18 needs images; these examples are features of {shape[0]} dimensions. Use mlp or linear.")
     get_builder(name)
     return name
