@@ -22,7 +22,7 @@ def unknown_name(
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return ValueError(f"Unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}.")
 
-# %% ../nbs/00_config.ipynb #0d880438
+# %% ../nbs/00_config.ipynb #87613e0d
 @dataclass(frozen=True)
 class RunConfig:
     "One active-learning run. Raises `ValueError` for a value that cannot work, naming the field and what would be right."
@@ -34,11 +34,11 @@ class RunConfig:
     image_size: int = 32  # side in pixels that a folder of images is resized to
     model: str = "auto"  # resnet18, mlp, linear, "package.module:function"; auto: resnet18 for images of 16 pixels and more, else mlp
     width: int = 16  # channels of the first stage; features have 8 * width dimensions
-    lr: float = 0.05  # peak learning rate
+    lr: float = 0.1  # peak learning rate
     weight_decay: float = 0.0005  # L2 penalty, coupled to the rate as in SGD
     momentum: float = 0.9  # of SGD
     nesterov: bool = False  # Nesterov's form of momentum
-    epochs: int = 20  # passes over the labeled set, in every cycle
+    epochs: int = 40  # passes over the labeled set, in every cycle
     batch_size: int = 32  # the last incomplete batch of an epoch is dropped
     warmup_epochs: int = 2  # linear warm-up from 1 % of lr, then cosine to 0
     augment: str = "auto"  # none, crop, crop_flip; auto: what suits the data set

@@ -86,7 +86,7 @@ def _sync_folder(path):
     except OSError: pass
     finally: os.close(handle)
 
-# %% ../nbs/00_core.ipynb #7d6ffedb
+# %% ../nbs/00_core.ipynb #235a2738
 def write_json(path, value):
     "Write `value` as indented JSON, atomically."
     with atomic_file(path) as file: file.write((json.dumps(value, indent=2) + "\n").encode())
@@ -96,8 +96,8 @@ def write_csv(path, frame: pd.DataFrame):
     with atomic_file(path) as file: file.write(frame.to_csv(index=False, lineterminator="\n").encode())
 
 def read_csv(path) -> pd.DataFrame:
-    "Read what `write_csv` wrote; floats are exact."
-    return pd.read_csv(path, float_precision="round_trip")
+    "Read what `write_csv` wrote; the python engine reads floats exactly, in every version of pandas."
+    return pd.read_csv(path, engine="python")
 
 # %% ../nbs/00_core.ipynb #f9cb32d7
 def environment(
