@@ -97,17 +97,22 @@ def _check_picks(
     if len(picks.unique()) != n: raise ValueError(f"{who} returned {n - len(picks.unique())} positions more than once")
     return picks
 
-# %% ../../nbs/strategies/00_base.ipynb #54e73136
+# %% ../../nbs/strategies/00_base.ipynb #971ceb88
 @contextmanager
 def exact_math(
     device: str = "cpu",  # device type of the tensors inside
 ):
     "No gradients, no autocast, and float32 matrix products without TF32 or bfloat16"
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    switches = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    if not hasattr(switches[0], "fp32_precision"): switches = []  # torch < 2.9 has one global switch
+    before = [s.fp32_precision for s in switches] or torch.get_float32_matmul_precision()
+    for s in switches: s.fp32_precision = "ieee"
+    if not switches: torch.set_float32_matmul_precision("highest")
     try:
         with torch.no_grad(), torch.autocast(device, enabled=False): yield
-    finally: torch.set_float32_matmul_precision(before)
+    finally:
+        for s, was in zip(switches, before): s.fp32_precision = was
+        if not switches: torch.set_float32_matmul_precision(before)
 
 # %% ../../nbs/strategies/00_base.ipynb #303d42fa
 @dataclass(frozen=True)
@@ -301,15 +306,15 @@ def check_strategy(
     for what, (outputs, labeled, n) in _cases(strategy.passes).items(): _check_case(strategy, what, outputs, labeled, n)
     _check_refusals(strategy)
 
-# %% ../../nbs/strategies/00_base.ipynb #de8be44a
+# %% ../../nbs/strategies/00_base.ipynb #de29213f
 def _pinwheel(
     sizes: list[int],            # points of each arm
     generator: torch.Generator,
 ):                               # -> points_N_2, labels_N
     "Points in the plane, one curved arm a class"
     labels = torch.cat([torch.full((n,), c) for c, n in enumerate(sizes)])
-    radius = 0.35 + 1.6 * torch.rand(len(labels), generator=generator)
-    angle = 2 * torch.pi * labels / len(sizes) + 0.9 * radius + 0.2 * torch.randn(len(labels), generator=generator)
+    radius = 2 * torch.rand(len(labels), generator=generator).sqrt()
+    angle = 2 * torch.pi * labels / len(sizes) + 0.8 * radius + 0.45 * torch.randn(len(labels), generator=generator)
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1), labels
 
 # %% ../../nbs/strategies/00_base.ipynb #370871a8
@@ -334,13 +339,13 @@ def toy_problem(
                            labeled_L_2=points[first], labels_L=labels[first], logits=logits,
                            labeled=Outputs(logits(points[first]), features(points[first])))
 
-# %% ../../nbs/strategies/00_base.ipynb #0e87659e
+# %% ../../nbs/strategies/00_base.ipynb #ce8faeb0
 COLORS = "#0072B2", "#E69F00", "#009E73"  # blue, orange and green that colour-blind readers can tell apart
 
 def _plot_regions(
     ax,                  # matplotlib axes
     toy: SimpleNamespace,
-    half: float = 2.35,  # half the width of the picture
+    half: float = 2.15,  # half the width of the picture
 ):
     "Shade the plane with the classes' colours, the paler the less certain"
     from matplotlib.colors import to_rgb
@@ -350,7 +355,21 @@ def _plot_regions(
     ax.imshow(rgb.view(240, 240, 3).transpose(0, 1), origin="lower", extent=(-half, half, -half, half), interpolation="bilinear")
     ax.set(xticks=[], yticks=[], xlim=(-half, half), ylim=(-half, half))
 
-# %% ../../nbs/strategies/00_base.ipynb #e52bf806
+# %% ../../nbs/strategies/00_base.ipynb #5c844a2e
+def _spread(
+    points_N_2: Tensor,  # centres of the discs
+    gap: float,          # least distance wanted
+) -> Tensor:             # N_2
+    "Push points apart until they are about `gap` from each other"
+    turn = torch.arange(len(points_N_2)) * 2.4  # a small step in a direction of its own, so that copies part
+    x = points_N_2 + 1e-3 * torch.stack([turn.cos(), turn.sin()], dim=1)
+    for _ in range(300):
+        away = x[:, None] - x
+        length = away.norm(dim=2, keepdim=True).clamp_min(1e-9)
+        x = x + 0.3 * (away / length * (gap - length).clamp_min(0)).sum(1)
+    return x
+
+# %% ../../nbs/strategies/00_base.ipynb #aa9b5494
 def plot_picks(
     strategy: Strategy | str,  # the strategy, or its name
     n: int = 10,               # picks
@@ -366,9 +385,11 @@ def plot_picks(
     _plot_regions(ax, toy)
     ax.scatter(*toy.points_N_2.T, s=9, color="#555555", alpha=0.35, linewidths=0, label="pool")
     ax.scatter(*toy.labeled_L_2.T, s=58, marker="s", color=[COLORS[c] for c in toy.labels_L], edgecolors="black", linewidths=0.9, label="labeled")
-    ax.scatter(*toy.points_N_2[picks].T, s=150, color="#1a1a1a", edgecolors="white", linewidths=1.1, zorder=3, label="picked")
-    for order, (x, y) in enumerate(toy.points_N_2[picks].tolist(), 1):
-        ax.text(x, y, order, color="white", fontsize=7.5, fontweight="bold", ha="center", va="center_baseline", zorder=4)
+    picked, discs = toy.points_N_2[picks], _spread(toy.points_N_2[picks], 0.24)
+    ax.plot(*torch.stack([picked, discs]).permute(2, 0, 1), color="black", linewidth=0.8, marker="o", markersize=3, zorder=3)
+    ax.scatter(*discs.T, s=130, color="black", edgecolors="white", linewidths=0.8, zorder=4, label="picked")
+    for order, disc in enumerate(discs.tolist(), 1):
+        ax.text(*disc, order, color="white", fontsize=7, fontweight="bold", ha="center", va="center_baseline", zorder=5)
     ax.set_title(strategy.name)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, handletextpad=0.2)
     return ax
