@@ -18,6 +18,9 @@ setup(
     keywords=settings["keywords"],
     author=settings["author"],
     license="BSD-3-Clause",
+    classifiers=[
+        "Development Status :: 3 - Alpha", "Intended Audience :: Science/Research", "Framework :: Jupyter",
+        "Programming Language :: Python :: 3", "Topic :: Scientific/Engineering :: Artificial Intelligence"],
     url="https://github.com/dal-nb/dal_nb",
     packages=find_packages(include=["dal_nb", "dal_nb.*"]),
     include_package_data=True,

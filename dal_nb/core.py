@@ -99,7 +99,7 @@ def read_csv(path) -> pd.DataFrame:
     "Read what `write_csv` wrote; the python engine reads floats exactly, in every version of pandas."
     return pd.read_csv(path, engine="python")
 
-# %% ../nbs/00_core.ipynb #f9cb32d7
+# %% ../nbs/00_core.ipynb #f68bfe39
 def environment(
     device: str = "cpu",  # where the run computes
 ) -> dict:
@@ -112,7 +112,7 @@ def environment(
         platform=platform.platform(), processor=_processor(), cores=os.cpu_count(), threads=torch.get_num_threads(),
         device=device, gpu=torch.cuda.get_device_name(device) if cuda else None,
         cuda=torch.version.cuda if cuda else None, cudnn=torch.backends.cudnn.version() if cuda else None,
-        deterministic=True, slurm_job=os.environ.get("SLURM_JOB_ID"), command=" ".join(sys.argv[:1]))
+        deterministic="cudnn.deterministic" if cuda else "always", slurm_job=os.environ.get("SLURM_JOB_ID"), command=" ".join(sys.argv[:1]))
 
 # %% ../nbs/00_core.ipynb #c32f18fa
 def _version(name):
