@@ -130,7 +130,7 @@ def resume(setup: Setup, folder: RunFolder) -> tuple:  # pool, cycle to do next
                          f"Restore it from a copy, or delete {folder.path} to start this run afresh.")
     return pool, cycle
 
-# %% ../nbs/05_loop.ipynb #0e4b175f
+# %% ../nbs/05_loop.ipynb #42cddf59
 def run_al(
     config: RunConfig,
     progress: bool = True,  # show how far it is
@@ -150,7 +150,7 @@ def run_al(
                 log = fit(model, data, pool.labeled, config, generator(config.seed, "batches", cycle), tell)
                 row = dict(cycle=cycle, n_labeled=len(pool), **evaluate(setup, model), **_training_columns(log),
                            labels_per_class=labels_per_class(setup, pool))
-                start, chosen_by = time.perf_counter(), ""
+                start, chosen_by = time.perf_counter(), "-"
                 if len(pool) < config.budget:
                     picks, chosen_by = query(setup, model, pool, cycle)
                     pool = pool.acquire(picks, cycle + 1)
