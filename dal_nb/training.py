@@ -64,7 +64,7 @@ def _join(thread):
             thread.join()
             raise
 
-# %% ../nbs/04_training.ipynb #d977f224
+# %% ../nbs/04_training.ipynb #33506be9
 BLOCK = 4 * 2**20  # bytes of inputs made at once: stays in the cache
 
 class Batches:
@@ -86,9 +86,9 @@ class Batches:
         self.size = min(config.batch_size, len(i))
         self.steps = len(i) // self.size  # in an epoch
         floats = 4 * torch.Size(data.shape).numel() * self.size
-        self.block = self.size * max(1, BLOCK // floats) if self.augment else self.steps * self.size
+        self.block = self.size * max(1, BLOCK // floats)
 
-# %% ../nbs/04_training.ipynb #b5c0660e
+# %% ../nbs/04_training.ipynb #e4e7e4bc
 def epoch(self):
     "Yield the (inputs, one-hot labels) of one epoch in a fresh order."
     device = self.targets.device
@@ -97,8 +97,8 @@ def epoch(self):
     order = order.to(device)
     for start in range(0, len(order), self.block):
         i = order[start:start + self.block]
-        x = normalize(self.augment(i, draws[start:start + self.block]), self.data) if self.augment else self.x[i]
-        yield from zip(x.split(self.size), self.targets[i].split(self.size))
+        x = normalize(self.augment(i, draws[start:start + self.block]), self.data) if self.augment else self.x.index_select(0, i)
+        yield from zip(x.split(self.size), self.targets.index_select(0, i).split(self.size))
 
 Batches.epoch = epoch
 
