@@ -6,7 +6,7 @@
 __all__ = ['SPACE', 'SEARCHABLE', 'SAMPLERS', 'PERCENTILE', 'FIRST_FOLDS', 'distributions', 'own_point', 'SeededSampler',
            'should_prune', 'search_naively']
 
-# %% ../nbs/06_search.ipynb #eae1cdf7
+# %% ../nbs/06_search.ipynb #8a372279
 import warnings
 from dataclasses import fields, replace
 
@@ -18,6 +18,8 @@ from optuna.trial import TrialState, create_trial
 
 from .config import PLACE, RunConfig, unknown_name
 from .core import seed_for
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # not a line for every study
 
 # %% ../nbs/06_search.ipynb #75b708e2
 SPACE = {"lr": ["log", 1e-5, 0.1], "weight_decay": ["log", 1e-5, 0.1]}
