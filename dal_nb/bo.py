@@ -6,14 +6,14 @@
 __all__ = ['RETRIES', 'known_folds', 'run_trial', 'Racing', 'scores_of', 'falls_behind', 'tell', 'engine', 'known_study',
            'search', 'fit_and_test', 'images_of', 'finish', 'run_bo']
 
-# %% ../nbs/06_bo.ipynb #20feda06
+# %% ../nbs/06_bo.ipynb #617a5c93
 import json
 import logging
 import os
 from contextlib import contextmanager
 from dataclasses import replace
 
-for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}.items(): os.environ[name] = value
+for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}.items(): os.environ[name] = value
 logging.getLogger("ray").setLevel(logging.ERROR)
 
 import optuna
@@ -139,7 +139,7 @@ def known_study(
         if t["state"] == "running": study.enqueue_trial(t["hps"])
     return storage
 
-# %% ../nbs/06_bo.ipynb #054ccc8d
+# %% ../nbs/06_bo.ipynb #be62b84a
 def search(setup: BOSetup, progress: bool = True):
     "Run the trials that are missing. `RuntimeError` where a trial fails again and again."
     bo, folder, trials = setup.bo, setup.folder, setup.folder.trials
@@ -154,7 +154,8 @@ def search(setup: BOSetup, progress: bool = True):
         tuner = tune.Tuner(
             tune.with_resources(trainable, dict(cpu=bo.cpus_per_trial, gpu=bo.gpus_per_trial)),
             tune_config=tune.TuneConfig(search_alg=searcher, scheduler=racing, num_samples=bo.n_trials - ended, max_concurrent_trials=bo.max_concurrent or None, reuse_actors=True),
-            run_config=tune.RunConfig(name=f"start-{len(folder.record['starts'])}", storage_path=str(folder.path / "ray"), verbose=0, failure_config=tune.FailureConfig(max_failures=RETRIES)))
+            run_config=tune.RunConfig(name=f"start-{len(folder.record['starts'])}", storage_path=str(folder.path / "ray"), verbose=0,
+                                      progress_reporter=tune.CLIReporter(), failure_config=tune.FailureConfig(max_failures=RETRIES)))
         results = tuner.fit()
     if results.errors: raise RuntimeError(f"A trial of {folder.path} failed {RETRIES + 1} times. The same command goes on where this one stopped. Its last error: {str(results.errors[-1])[-2000:]}")
     if sum(t["state"] != "running" for t in folder.trials) < bo.n_trials: raise KeyboardInterrupt(f"Stopped; the same command goes on in {folder.path}.")
