@@ -62,9 +62,10 @@ def write_bo(
     hps = lambda pair: dict(lr=pair[0], weight_decay=pair[1])
     images = 10 * budget
     record = dict(config=dict(n_trials=n_trials, n_folds=2, sampler="tpe", prune=True, seed=config["seed"], budget=budget),
-                  best=dict(hps=hps(best), score=score), al=dict(hps=hps(own), score=score - 0.1, test_accuracy=accuracy - 0.1),
-                  test=dict(accuracy=accuracy, nll=0.5, brier=0.2, ece=0.05), cost=dict(images=n_trials * images, seconds=3.0 * n_trials),
-                  environment=dict(packages=dict(torch="2.6.0"), device="cpu"))
+                  state="complete",
+                  best=dict(hps=hps(best), score=score, test=dict(test_accuracy=accuracy, test_nll=0.5, test_brier=0.2, test_ece=0.05)),
+                  al=dict(hps=hps(own), score=score - 0.1, test=dict(test_accuracy=accuracy - 0.1)), cost=dict(images=n_trials * images, seconds=3.0 * n_trials),
+                  starts=[dict(packages=dict(torch="2.6.0"), device="cpu")])
     trials = [(own, score - 0.1), *[(best, score)] * (n_trials - 1)]
     folder.mkdir(exist_ok=True)
     (folder / "bo.json").write_text(json.dumps(record))
