@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['RETRIES', 'known_folds', 'run_trial', 'Racing', 'scores_of', 'falls_behind', 'tell', 'engine', 'known_study',
-           'search', 'fit_and_test', 'images_of', 'finish', 'run_bo']
+           'StopWhenLost', 'search_round', 'search', 'fit_and_test', 'images_of', 'finish', 'run_bo']
 
-# %% ../nbs/06_bo.ipynb #617a5c93
+# %% ../nbs/06_bo.ipynb #768ce2e3
 import json
 import logging
 import os
+import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -51,18 +53,22 @@ def run_trial(hps: dict, task: Task, path, objective: str, cpus: float):
         scores.append(fold_score(result, objective, task.data.n_classes))
         tune.report(dict(score=sum(scores) / len(scores), fold=fold, outcome=json.dumps(result)))
 
-# %% ../nbs/06_bo.ipynb #0846c8b5
+# %% ../nbs/06_bo.ipynb #075017af
 class Racing(FIFOScheduler):
     "Ray's first-come-first-served scheduler, which also records every fold and stops the trials that fall behind."
 
     def __init__(self, setup: BOSetup, show: Progress):
         super().__init__()
         self.setup, self.show, self.trials, self.mine = setup, show, setup.folder.trials, {}  # mine: Ray's trial id → trial
+        self.failed = []  # Ray's trials that have died at least once
 
-    def __getstate__(self): return {}  # nothing of it belongs into Ray's own snapshots
+    def __getstate__(self): return dict(failed=[])  # nothing of it belongs into Ray's own snapshots
+
+    def on_trial_error(self, tune_controller, trial): self.failed.append(trial)
 
     def on_trial_add(self, tune_controller, trial):
-        "Number a proposal; one that was running when the last start ended keeps its number."
+        "Number a proposal. One that was running when the last start ended, or whose worker died, keeps its number."
+        if trial.trial_id in self.mine: return
         waiting = [t for t in self.trials if t["state"] == "running" and t["hps"] == trial.config and not any(t is m for m in self.mine.values())]
         record = waiting[0] if waiting else dict(trial=len(self.trials), hps=dict(trial.config), state="running", folds=[])
         if not waiting: self.trials.append(record)
@@ -139,28 +145,46 @@ def known_study(
         if t["state"] == "running": study.enqueue_trial(t["hps"])
     return storage
 
-# %% ../nbs/06_bo.ipynb #be62b84a
-def search(setup: BOSetup, progress: bool = True):
-    "Run the trials that are missing. `RuntimeError` where a trial fails again and again."
+# %% ../nbs/06_bo.ipynb #a63e1f6f
+RETRIES = 4  # of a trial whose worker or node died
+
+class StopWhenLost(tune.Stopper):
+    "End a round when Ray has given a trial up."
+
+    def __init__(self, racing: Racing): self.racing = racing
+
+    def __call__(self, trial_id, result): return False
+
+    def stop_all(self): return any(trial.status == "ERROR" for trial in self.racing.failed)
+
+def search_round(setup: BOSetup, show: Progress) -> list:  # errors, empty when all is well
+    "Hand the trials that are missing to Ray Tune."
     bo, folder, trials = setup.bo, setup.folder, setup.folder.trials
-    ended = sum(t["state"] != "running" for t in trials)
-    if ended >= bo.n_trials: return
-    K = len(setup.task.folds)
+    racing, ended = Racing(setup, show), sum(t["state"] != "running" for t in trials)
     searcher = OptunaSearch(distributions(bo.space, setup.task.config), metric="score", mode=OBJECTIVES[bo.objective], storage=known_study(setup, trials), study_name="bo",
                             sampler=SeededSampler(bo.sampler, setup.task.seed, parallel=bo.max_concurrent != 1))
     trainable = tune.with_parameters(run_trial, task=setup.task, path=str(folder.path), objective=bo.objective, cpus=bo.cpus_per_trial)
-    with Progress(K * bo.n_trials, K * ended, enabled=progress) as show:
-        racing = Racing(setup, show)
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, dict(cpu=bo.cpus_per_trial, gpu=bo.gpus_per_trial)),
-            tune_config=tune.TuneConfig(search_alg=searcher, scheduler=racing, num_samples=bo.n_trials - ended, max_concurrent_trials=bo.max_concurrent or None, reuse_actors=True),
-            run_config=tune.RunConfig(name=f"start-{len(folder.record['starts'])}", storage_path=str(folder.path / "ray"), verbose=0,
-                                      progress_reporter=tune.CLIReporter(), failure_config=tune.FailureConfig(max_failures=RETRIES)))
-        results = tuner.fit()
-    if results.errors: raise RuntimeError(f"A trial of {folder.path} failed {RETRIES + 1} times. The same command goes on where this one stopped. Its last error: {str(results.errors[-1])[-2000:]}")
-    if sum(t["state"] != "running" for t in folder.trials) < bo.n_trials: raise KeyboardInterrupt(f"Stopped; the same command goes on in {folder.path}.")
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, dict(cpu=bo.cpus_per_trial, gpu=bo.gpus_per_trial)),
+        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=racing, num_samples=bo.n_trials - ended, max_concurrent_trials=bo.max_concurrent or None, reuse_actors=True),
+        run_config=tune.RunConfig(name=time.strftime("%Y%m%d-%H%M%S"), storage_path=str(folder.path / "ray"), verbose=0, stop=StopWhenLost(racing),
+                                  progress_reporter=tune.CLIReporter(), failure_config=tune.FailureConfig(max_failures=RETRIES)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's, of a fold that is reported again
+        return tuner.fit().errors
 
-RETRIES = 4  # of a trial whose worker or node died
+# %% ../nbs/06_bo.ipynb #6a9c1ec0
+def search(setup: BOSetup, progress: bool = True):
+    "Run the trials that are missing. `RuntimeError` where a trial fails again and again, `KeyboardInterrupt` where it was stopped by hand."
+    bo, folder, K = setup.bo, setup.folder, len(setup.task.folds)
+    ended = lambda: sum(t["state"] != "running" for t in folder.trials)
+    with Progress(K * bo.n_trials, K * ended(), enabled=progress) as show:
+        for _ in range(RETRIES + 1):
+            if ended() >= bo.n_trials: return
+            errors = search_round(setup, show)
+            if errors and not isinstance(errors[-1], ray.exceptions.RayActorError): break  # not a death: the same would happen again
+            if not errors and ended() < bo.n_trials: raise KeyboardInterrupt(f"Stopped; the same command goes on in {folder.path}.")
+    if errors: raise RuntimeError(f"A trial of {folder.path} failed again and again. The same command goes on where this one stopped. The last error: {str(errors[-1])[-2000:]}")
 
 # %% ../nbs/06_bo.ipynb #f6f78a34
 def fit_and_test(
