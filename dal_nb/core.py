@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STREAMS', 'CYCLE_COLUMNS', 'SELECTED_COLUMNS', 'seed_for', 'generator', 'atomic_file', 'write_json', 'write_csv',
-           'read_csv', 'environment', 'RunFolder', 'record', 'cycles', 'selected', 'is_complete', 'checkpoint', 'lock',
-           'begin', 'commit']
+           'read_csv', 'environment', 'RunFolder', 'record', 'cycles', 'selected', 'is_complete', 'checkpoint', 'InUse',
+           'lock', 'begin', 'commit']
 
 # %% ../nbs/00_core.ipynb #2ab93560
 import hashlib
@@ -206,10 +206,13 @@ def checkpoint(self, cycle: int) -> dict:
 
 RunFolder.is_complete, RunFolder.checkpoint = is_complete, checkpoint
 
+# %% ../nbs/00_core.ipynb #5c1d0e7a
+class InUse(RuntimeError): "Another live process holds this folder."
+
 # %% ../nbs/00_core.ipynb #73dcd5d1
 @contextmanager
 def lock(self):
-    "Hold the folder. `RuntimeError` that names the holder where another live process has it."
+    "Hold the folder. `InUse` that names the holder where another live process has it."
     try: self.path.mkdir(parents=True, exist_ok=True)
     except OSError as error: raise OSError(error.errno, f"{error.strerror}: cannot make the run folder {self.path}; choose another out_dir") from error
     owner = self.path / "owner.json"
@@ -217,7 +220,7 @@ def lock(self):
     try: lock.acquire()
     except Timeout:
         who = json.loads(owner.read_text()) if owner.exists() else {}
-        raise RuntimeError(f"{self.path} is in use by process {who.get('pid', '?')} on {who.get('host', '?')} since "
+        raise InUse(f"{self.path} is in use by process {who.get('pid', '?')} on {who.get('host', '?')} since "
                            f"{who.get('since', '?')}. Wait for it or stop it; then the same command goes on from there.") from None
     except OSError as error: raise OSError(error.errno, f"{error.strerror}: cannot write to {self.path}; choose another out_dir") from error
     try:
