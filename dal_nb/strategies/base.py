@@ -7,7 +7,7 @@ __all__ = ['COLORS', 'Outputs', 'exact_math', 'Strategy', 'register', 'available
            'toy_problem', 'plot_picks']
 
 # %% ../../nbs/strategies/00_base.ipynb #c8f4ff39
-import difflib, importlib, pkgutil
+import importlib, pkgutil
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor
+
+from ..config import import_object
 
 # %% ../../nbs/strategies/00_base.ipynb #a30c869b
 FIELDS = {"logits": "logits_N_C", "features": "features_N_D", "passes": "logits_S_N_C"}
@@ -196,18 +198,6 @@ def register(
         return _registry[name]
     return _register
 
-# %% ../../nbs/strategies/00_base.ipynb #dbae7bd4
-def _from_path(
-    path: str,    # "package.module:Name"
-) -> Strategy:
-    "The strategy, or the plain function made one, at `path`; `ValueError` if there is none"
-    module, _, name = path.partition(":")
-    try: found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as e: raise ValueError(f"no strategy at {path!r}: {e}") from e
-    if isinstance(found, Strategy): return found
-    if not callable(found): raise ValueError(f"{path!r} is neither a Strategy nor a function")
-    return Strategy(path, found, getattr(found, "needs", ("logits", "features")), getattr(found, "passes", 0))
-
 # %% ../../nbs/strategies/00_base.ipynb #7448295a
 def available_strategies() -> list[str]:
     "Names of all registered strategies, sorted"
@@ -216,15 +206,15 @@ def available_strategies() -> list[str]:
 
 # %% ../../nbs/strategies/00_base.ipynb #f1f55669
 def get_strategy(
-    name: str,    # a registered name, or "package.module:Name"
+    name: str,    # a registered name, or "package.module:Name" of a `Strategy` or a plain function
 ) -> Strategy:
     "Look a strategy up; `ValueError` with the nearest names if there is none"
-    if ":" in name: return _from_path(name)
     known = available_strategies()
     if name in known: return _registry[name]
-    near = difflib.get_close_matches(name.lower(), known)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(f"unknown strategy {name!r}: {hint}available are {', '.join(known)}, or \"package.module:Name\"")
+    found = import_object("strategy", name, known)
+    if isinstance(found, Strategy): return found
+    if not callable(found): raise ValueError(f"{name!r} is neither a Strategy nor a function")
+    return Strategy(name, found, getattr(found, "needs", ("logits", "features")), getattr(found, "passes", 0))
 
 # %% ../../nbs/strategies/00_base.ipynb #aab92bc1
 def _outputs(
