@@ -210,15 +210,15 @@ def run_here(
                 except InUse: continue  # another process does this one
             show.update(len(todo), f"{stage}: all done")
 
-# %% ../nbs/08_studies.ipynb #1dd92fd7
+# %% ../nbs/08_studies.ipynb #bbe9e367
 RECORDS = ("config.json", "cycles.csv", "selected.csv", "bo*/bo.json", "bo*/trials.csv")  # of a run folder
-PRIVATE = ("host", "command")  # of the starts that a record notes
+PRIVATE = ("host", "platform", "command")  # of the starts that a record notes
 
 def copy_records(
     root,  # folder of a study's runs
     dest,  # the same layout is made below it
 ) -> int:  # files copied
-    "Copy the small files of all run folders, without checkpoints and without the names of machines."
+    "Copy the small files of all run folders, without checkpoints and without what names a machine."
     found = [path for run, _ in find_runs(root) for pattern in RECORDS for path in sorted(Path(run).glob(pattern))]
     for path in found:
         to = Path(dest, path.relative_to(root))
