@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SERIES', 'accuracies', 'mean_interval', 'strategy_colors', 'panels', 'plot_curves', 'strategy_legend', 'whole_runs',
-           'aubc', 'labels_to_reach', 'label_efficiency', 'efficiency_table']
+           'aubc', 'aubc_table', 'labels_to_reach', 'label_efficiency', 'efficiency_table']
 
-# %% ../nbs/07_curves.ipynb #8c16c2f0
+# %% ../nbs/07_curves.ipynb #02eae1fc
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -15,7 +15,7 @@ from scipy.integrate import trapezoid
 from .config import HPS
 from .results import Records, check_comparable
 from .strategies.base import COLORS
-from .tables import NAMES, in_order, with_hp
+from .tables import NAMES, cell_text, in_order, with_hp
 
 # %% ../nbs/07_curves.ipynb #d6c9590d
 def accuracies(
@@ -47,7 +47,7 @@ def strategy_colors(strategies) -> dict:  # name → matplotlib colour
     names = [*NAMES, *[s for s in in_order(strategies) if s not in NAMES]]
     return {name: SERIES[i % len(SERIES)] for i, name in enumerate(names) if name in set(strategies)}
 
-# %% ../nbs/07_curves.ipynb #cad22662
+# %% ../nbs/07_curves.ipynb #44206a5a
 def panels(
     names,  # titles
     columns: int = 2,
@@ -63,6 +63,7 @@ def panels(
         ax.set_title(name)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes.flat[len(names):]: ax.set_visible(False)
+    for ax in axes.flat[max(len(names) - columns, 0):len(names)]: ax.tick_params(labelbottom=True)  # nothing lies below it
     return figure, list(axes.flat[:len(names)])
 
 # %% ../nbs/07_curves.ipynb #d941308c
@@ -109,6 +110,19 @@ def aubc(
     area = lambda run: trapezoid(run.accuracy, run.n_labeled) / (run.n_labeled.max() - run.n_labeled.min()) if len(run) > 1 else run.accuracy.iloc[0]
     found = [dict(zip(("strategy", "hp", "seed"), key), aubc=area(run.sort_values("n_labeled"))) for key, run in whole_runs(rows, last).groupby(["strategy", "hp", "seed"])]
     return pd.DataFrame(found, columns=["strategy", "hp", "seed", "aubc"])
+
+# %% ../nbs/07_curves.ipynb #6cf2f2e4
+def aubc_table(
+    areas: pd.DataFrame,  # as from `aubc`
+    hps=tuple(HPS),  # names of the columns
+    full: int | None = None,  # seeds of a full cell; the most that any cell has unless given
+    strategies=None,  # names of the rows; those that have a run unless given
+) -> pd.DataFrame:  # of texts: index strategies, columns HPs
+    "Mean ± standard deviation over seeds, as in the study's tables."
+    cells = mean_interval(areas, ["strategy", "hp"], "aubc")
+    by_key, full = {(c["strategy"], c["hp"]): c for c in cells.to_dict("records")}, full or cells.n.max()
+    names = in_order(areas.strategy if strategies is None else strategies)
+    return pd.DataFrame([[cell_text(by_key.get((s, hp)), full) for hp in hps] for s in names], [NAMES.get(s, s) for s in names], list(hps))
 
 # %% ../nbs/07_curves.ipynb #b9ab0ddc
 def labels_to_reach(

@@ -64,7 +64,7 @@ def median_optima(
     by = logs.groupby(["budget", "strategy", "hp"])
     return np.exp(by[["lr", "weight_decay"]].median()).assign(n=by.size()).reset_index()[["budget", "strategy", "hp", "n", "lr", "weight_decay"]]
 
-# %% ../nbs/07_sensitivity.ipynb #fe84b87c
+# %% ../nbs/07_sensitivity.ipynb #9c8f22a8
 def plot_optima(
     found: pd.DataFrame,  # as from `optima`, of one budget
     hps: dict = HPS,  # name → (lr, weight decay)
@@ -79,6 +79,7 @@ def plot_optima(
             ax.scatter(part.best_lr, part.best_weight_decay, color=color, marker="osD^vP"[i % 6], s=26, alpha=0.8, label=f"found from {hp}")
             ax.plot(*pair, "x", color=color, ms=11, mew=3, label=f"{hp} itself")
         ax.set(xscale="log", yscale="log")
+        ax.margins(0.12)
         ax.grid(alpha=0.3)
     figure.supxlabel("learning rate"); figure.supylabel("weight decay")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(len(hps), 4), frameon=False, fontsize=9)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAMES', 'with_hp', 'other_hps', 'scores', 'summarise', 'in_order', 'cell_text', 'table', 'missing', 'published',
            'unlike_published', 'beside_published', 'difference_text', 'budget_name', 'to_markdown', 'to_latex',
-           'write_tables', 'main']
+           'check_study', 'write_tables', 'main']
 
 # %% ../nbs/07_tables.ipynb #e38fc31a
 import argparse
@@ -173,6 +173,18 @@ def to_latex(t: pd.DataFrame, budget: int) -> str:
     rows = [" & ".join([name.replace("_", r"\_"), *[text.replace("±", r"$\pm$") for text in t.loc[name]]]) + r" \\" for name in t.index]
     return "\n".join([rf"\begin{{tabular}}{{l{'c' * t.shape[1]}}}", r"\toprule", head + r" \\", rules, " & ".join(["", *[s for _, s in t.columns]]) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""])
 
+# %% ../nbs/07_tables.ipynb #a8d3178f
+def check_study(
+    records: Records,  # of comparable runs
+    study,  # as from `studies.load_study`
+):
+    "`ValueError` that names what differs, where the recorded runs are not those of the study."
+    ours = records.runs[records.runs.problem == ""].iloc[0]
+    asked = [vars(make_config(**cell.parameters)) for cell in study.cells("al")]
+    changes = [[f"{k}: {ours[k]!r} recorded, {v!r} in the study" for k, v in config.items() if k not in (*PLACE, *VARYING) and v not in ("auto", ours[k])] for config in asked]
+    nearest = min(changes, key=len)
+    if nearest: raise ValueError(f"The recorded runs are not those of the study {study.name!r}. {'; '.join(nearest)}.")
+
 # %% ../nbs/07_tables.ipynb #6cb8c7af
 def write_tables(
     out: Path,  # a folder
@@ -186,7 +198,7 @@ def write_tables(
     for suffix, text in (("md", to_markdown(t, budget)), ("tex", to_latex(t, budget)), ("csv", cells.to_csv(index=False))):
         (out / f"{name}.{suffix}").write_text(text, encoding="utf-8")
 
-# %% ../nbs/07_tables.ipynb #99330d9d
+# %% ../nbs/07_tables.ipynb #10927f66
 def main(arguments=None):
     "Print the tables of a study, and write them as Markdown, LaTeX and CSV where a folder is given."
     parser = argparse.ArgumentParser("python -m dal_nb.tables", description=main.__doc__)
@@ -197,6 +209,7 @@ def main(arguments=None):
     parser.add_argument("--out", type=Path, help="folder for the files")
     a = parser.parse_args(arguments)
     study, records = _study(a.study), read_runs(a.root)
+    if study: check_study(records, study)
     hps = {name: (float(lr), float(wd)) for name, lr, wd in a.hp} if a.hp else study.hps if study else HPS
     rows = dict(full=len(study.grid.get("seed", [1])), strategies=study.grid.get("strategy")) if study else {}
     for budget in map(int, a.budgets or (study and study.budgets) or sorted(records.bo.budget.unique()) or [records.cycles.n_labeled.max()]):
