@@ -23,33 +23,34 @@ def paired_t(
     if np.allclose(d, d[0], atol=1e-9): return float(abs(d[0]) < 1e-9)
     return float(stats.ttest_1samp(d, 0).pvalue)
 
-# %% ../nbs/07_comparison.ipynb #674dfef5
+# %% ../nbs/07_comparison.ipynb #7f20a4c8
 def paired_tests(
     rows: pd.DataFrame,  # as from `tables.scores`
 ) -> pd.DataFrame:  # a row a pair, HP and stage: n, difference (percentage points, first - second), t_p, wilcoxon_p, and both after Holm
-    "Paired t-test and Wilcoxon signed-rank test of every two strategies. Holm's correction is over all rows of the result."
+    "Paired t-test and Wilcoxon signed-rank test of every two strategies over three or more seeds. Holm's correction is over all rows of the result."
     found = []
     for (hp, stage), part in rows.groupby(["hp", "stage"]):
         wide = part.pivot(index="seed", columns="strategy", values="accuracy")
         for a, b in combinations(wide.columns, 2):
             d = (wide[a] - wide[b]).dropna().to_numpy()
-            if len(d) < 2: continue
+            if len(d) < 3: continue
             w = 1.0 if not d.any() else stats.wilcoxon(d).pvalue
             found.append(dict(hp=hp, stage=stage, first=a, second=b, n=len(d), difference=d.mean(), t_p=paired_t(d), wilcoxon_p=w))
     frame = pd.DataFrame(found)
     for name in ("t", "wilcoxon") if len(frame) else (): frame[f"{name}_holm"] = multipletests(frame[f"{name}_p"], method="holm")[1]
     return frame
 
-# %% ../nbs/07_comparison.ipynb #02969b1c
+# %% ../nbs/07_comparison.ipynb #a4bc6c88
 def tests_table(
     tests: pd.DataFrame,  # as from `paired_tests`
 ) -> pd.DataFrame:  # of texts: index (HP, pair), columns (stage, difference | t | Wilcoxon)
     "Differences in percentage points, and the p values after Holm's correction."
+    if not len(tests): return tests
     pair = [f"{NAMES.get(a, a)} - {NAMES.get(b, b)}" for a, b in zip(tests["first"], tests["second"])]
     parts = {"difference": tests.difference.map("{:+.2f}".format), "t": tests.t_holm.map("{:.3f}".format), "Wilcoxon": tests.wilcoxon_holm.map("{:.3f}".format)}
     texts = pd.concat([tests.assign(pair=pair, what=name, text=column) for name, column in parts.items()])
     wide = texts.pivot(index=["hp", "pair"], columns=["stage", "what"], values="text").fillna("missing")
-    return wide[[(stage, name) for stage in ("AL", "BO") if stage in set(tests.stage) for name in parts]]
+    return wide[[(stage, name) for stage in ("AL", "BO") if stage in set(tests.stage) for name in parts]].rename_axis(columns=[None, None])
 
 # %% ../nbs/07_comparison.ipynb #f1a302c3
 def spread(

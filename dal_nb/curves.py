@@ -138,7 +138,7 @@ def labels_to_reach(
     if i == 0: return labels[0]
     return float(np.interp(target, accuracy[i - 1:i + 1], labels[i - 1:i + 1]))
 
-# %% ../nbs/07_curves.ipynb #f56f6751
+# %% ../nbs/07_curves.ipynb #3d69a5f5
 def label_efficiency(
     rows: pd.DataFrame,  # as from `accuracies`
     budget: int,  # B, number of labels
@@ -156,7 +156,8 @@ def label_efficiency(
 
 def efficiency_table(
     frame: pd.DataFrame,  # as from `label_efficiency`
+    hps=tuple(HPS),  # names of the columns
 ) -> pd.DataFrame:  # of texts: index strategies, columns HPs
     "`72 (0.90)`: labels and their ratio to B."
     text = frame.assign(text=[f"{n:.0f} ({r:.2f})" if n == n else "never" for n, r in zip(frame.labels, frame.ratio)])
-    return text.pivot(index="strategy", columns="hp", values="text").reindex(in_order(frame.strategy)).rename(index=NAMES).fillna("missing")
+    return text.pivot(index="strategy", columns="hp", values="text").reindex(index=in_order(frame.strategy), columns=list(hps)).astype(object).fillna("missing").rename(index=NAMES).rename_axis(index=None, columns=None)

@@ -17,7 +17,7 @@ from .comparison import paired_t
 from .curves import strategy_colors
 from .tables import NAMES, in_order
 
-# %% ../nbs/07_ranks.ipynb #ebf32705
+# %% ../nbs/07_ranks.ipynb #08216cbc
 def penalty_matrix(
     rows: pd.DataFrame,  # as from `curves.accuracies`
     budgets=None,  # numbers of labels; all after the first unless given
@@ -31,7 +31,7 @@ def penalty_matrix(
         wide = part.pivot(index="seed", columns="strategy", values="accuracy")
         for i, j in permutations(wide.columns, 2):
             d = (wide[i] - wide[j]).dropna().to_numpy()
-            if len(d) > 1 and d.mean() > 0 and paired_t(d) < level: matrix.loc[i, j] += 1 / len(budgets)
+            if len(d) > 2 and d.mean() > 0 and paired_t(d) < level: matrix.loc[i, j] += 1 / len(budgets)
     return matrix
 
 # %% ../nbs/07_ranks.ipynb #d0ea8416
@@ -78,7 +78,7 @@ def critical_difference(
     "Nemenyi's critical difference of two average ranks (Demšar 2006)."
     return stats.studentized_range.ppf(1 - level, k, np.inf) / 2 ** 0.5 * (k * (k + 1) / (6 * n)) ** 0.5
 
-# %% ../nbs/07_ranks.ipynb #e91770ad
+# %% ../nbs/07_ranks.ipynb #491380b0
 @dataclass
 class Ranks:
     "Average ranks of strategies, the best one first."
@@ -94,13 +94,16 @@ class Ranks:
 
 def average_ranks(
     rows: pd.DataFrame,  # as from `tables.scores`, of one stage
+    strategies=None,  # all that are to be ranked; those that have a row unless given
     level: float = 0.05,  # of the critical difference
 ) -> Ranks:
-    "Ranks over the blocks (HP, seed) that have every strategy. `ValueError` where there are none, or where a block has two stages."
+    "Ranks over the blocks (HP, seed) that have every strategy. `ValueError` where there are none, or where rows are of two stages."
     if rows.stage.nunique() > 1: raise ValueError("Ranks are of one stage: select rows with stage AL, or BO.")
+    absent = set(strategies or ()) - set(rows.strategy)
+    if absent: raise ValueError(f"no result of {', '.join(in_order(absent))} yet.")
     wide = rows.pivot(index=["hp", "seed"], columns="strategy", values="accuracy").dropna()
     n, k = wide.shape
-    if not n or k < 2: raise ValueError("Ranks need two strategies and a seed of an HP that all of them have finished.")
+    if not n or k < 2: raise ValueError("ranks need two strategies and a seed of an HP that all of them have finished.")
     p = stats.friedmanchisquare(*wide.to_numpy().T).pvalue if k > 2 and n > 1 else float("nan")
     return Ranks(wide.rank(axis=1, ascending=False).mean().sort_values(kind="stable"), n, float(p), critical_difference(k, n, level))
 

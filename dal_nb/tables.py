@@ -173,7 +173,7 @@ def to_latex(t: pd.DataFrame, budget: int) -> str:
     rows = [" & ".join([name.replace("_", r"\_"), *[text.replace("±", r"$\pm$") for text in t.loc[name]]]) + r" \\" for name in t.index]
     return "\n".join([rf"\begin{{tabular}}{{l{'c' * t.shape[1]}}}", r"\toprule", head + r" \\", rules, " & ".join(["", *[s for _, s in t.columns]]) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""])
 
-# %% ../nbs/07_tables.ipynb #a8d3178f
+# %% ../nbs/07_tables.ipynb #be263c09
 def check_study(
     records: Records,  # of comparable runs
     study,  # as from `studies.load_study`
@@ -181,7 +181,7 @@ def check_study(
     "`ValueError` that names what differs, where the recorded runs are not those of the study."
     ours = records.runs[records.runs.problem == ""].iloc[0]
     asked = [vars(make_config(**cell.parameters)) for cell in study.cells("al")]
-    changes = [[f"{k}: {ours[k]!r} recorded, {v!r} in the study" for k, v in config.items() if k not in (*PLACE, *VARYING) and v not in ("auto", ours[k])] for config in asked]
+    changes = [[f"{k}: {ours[k]} recorded, {v} in the study" for k, v in config.items() if k not in (*PLACE, *VARYING) and v not in ("auto", ours[k])] for config in asked]
     nearest = min(changes, key=len)
     if nearest: raise ValueError(f"The recorded runs are not those of the study {study.name!r}. {'; '.join(nearest)}.")
 
