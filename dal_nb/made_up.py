@@ -47,7 +47,7 @@ def write_run(
 CYCLES_HEADER = ("cycle,n_labeled,test_accuracy,test_nll,test_brier,test_ece,val_accuracy,val_nll,val_brier,val_ece,train_loss,train_accuracy,"
                  "diverged,epochs,steps,images,train_seconds,labels_per_class,chosen_by,query_seconds,peak_memory_mb")
 
-# %% ../nbs/07_made_up.ipynb #5d82b0c3
+# %% ../nbs/07_made_up.ipynb #15ddfeb7
 def write_bo(
     run: Path,  # folder of the run whose labels were searched on
     budget: int,  # labels
@@ -61,7 +61,8 @@ def write_bo(
     own, score = (config["lr"], config["weight_decay"]), accuracy if score is None else score
     hps = lambda pair: dict(lr=pair[0], weight_decay=pair[1])
     images = 10 * budget
-    record = dict(config=dict(n_trials=n_trials, n_folds=2, sampler="tpe", prune=True, seed=config["seed"], budget=budget),
+    record = dict(config=dict(objective="accuracy", n_trials=n_trials, n_folds=2, sampler="tpe", prune=True, seed=config["seed"], budget=budget,
+                              space=dict(lr=["log", 1e-5, 0.1], weight_decay=["log", 1e-5, 0.1])),
                   state="complete",
                   best=dict(hps=hps(best), score=score, test=dict(test_accuracy=accuracy, test_nll=0.5, test_brier=0.2, test_ece=0.05)),
                   al=dict(hps=hps(own), score=score - 0.1, test=dict(test_accuracy=accuracy - 0.1)), cost=dict(images=n_trials * images, seconds=3.0 * n_trials),
@@ -73,11 +74,11 @@ def write_bo(
     (folder / "trials.csv").write_text("\n".join(["trial,lr,weight_decay,fold_0,fold_1,mean,state,images,seconds", *lines]) + "\n")
     return folder
 
-# %% ../nbs/07_made_up.ipynb #43e7c80e
+# %% ../nbs/07_made_up.ipynb #d90f29f2
 def write_study(
     root,  # run folders are made below it
     al,  # function of (strategy, HP name, seed, number of labels) → test accuracy of the run as a fraction, or None: not done
-    bo=None,  # function of (strategy, HP name, seed, budget) → test accuracy after the search, or None: not done
+    bo=None,  # function of (strategy, HP name, seed, budget) → test accuracy after the search, or a dict of `write_bo`'s arguments, or None: not done
     strategies=("random", "entropy", "coreset", "badge"),
     hps: dict = HPS,  # name → (lr, weight decay)
     seeds=(1, 2, 3, 4, 5),
@@ -96,5 +97,5 @@ def write_study(
                 if not accuracies: continue
                 run = write_run(c, accuracies)
                 for budget in budgets if bo else ():
-                    accuracy = bo(strategy, hp, seed, budget)
-                    if accuracy is not None: write_bo(run, budget, accuracy)
+                    found = bo(strategy, hp, seed, budget)
+                    if found is not None: write_bo(run, budget, **(found if isinstance(found, dict) else dict(accuracy=found)))
