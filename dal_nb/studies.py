@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IN_PATH', 'RECORDS', 'PRIVATE', 'cell_number', 'Cell', 'Study', 'cells', 'cell', 'hps', 'budgets', 'load_study',
-           'is_done', 'run_here', 'copy_records', 'main']
+           'is_done', 'run_here', 'copy_records', 'records_of', 'main']
 
 # %% ../nbs/08_studies.ipynb #6dfb255c
 import argparse
@@ -152,20 +152,20 @@ def _check_cells(study):
             if budget not in labels: raise ValueError(f"The study {study.name!r}: its runs have no budget of {budget} labels; they have {', '.join(map(str, labels))}.")
     for cell in study.cells("bo"): make_bo_config(**cell.parameters)
 
-# %% ../nbs/08_studies.ipynb #29696873
-def _places() -> list:
-    "Folders in which studies lie: `slurm/studies` here or above, or in the checkout that this code is in."
+# %% ../nbs/08_studies.ipynb #fd76efde
+def _places(part: str) -> list:
+    "The folder `part` of the repository: here or above, or in the checkout that this code is in."
     tops = [Path.cwd(), *Path.cwd().parents]
     if "__file__" in globals(): tops.append(Path(__file__).resolve().parents[1])
-    return [top / "slurm" / "studies" for top in tops]
+    return [top / part for top in tops]
 
 def load_study(
     name: str,  # of a file in slurm/studies, or the path of a .yaml file
     root: str = "",  # run folders are made below it; `runs/<name>` unless given
 ) -> Study:
     "Read a study. `ValueError` that says what there is, for a study that is not there."
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else next((p / f"{name}.yaml" for p in _places() if (p / f"{name}.yaml").exists()), None)
-    if path is None: raise unknown_name("study", name, {p.stem for place in _places() for p in place.glob("*.yaml")})
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else next((p / f"{name}.yaml" for p in _places("slurm/studies") if (p / f"{name}.yaml").exists()), None)
+    if path is None: raise unknown_name("study", name, {p.stem for place in _places("slurm/studies") for p in place.glob("*.yaml")})
     if not path.exists(): raise ValueError(f"There is no study {path}.")
     try: parts = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error: raise ValueError(f"{path} is not YAML: {error}") from error
@@ -229,6 +229,15 @@ def copy_records(
             write_json(to, record)
         else: to.write_bytes(path.read_bytes())
     return len(found)
+
+# %% ../nbs/08_studies.ipynb #204a8623
+def records_of(
+    study: Study,
+) -> Path:
+    "The folder with the published records of a study. `FileNotFoundError` where there are none."
+    found = next((p for p in _places(f"nbs/records/{study.name}") if p.is_dir()), None)
+    if found is None: raise FileNotFoundError(f"There are no records of the study {study.name!r} in nbs/records; give the folder of its runs, {study.root}.")
+    return found
 
 # %% ../nbs/08_studies.ipynb #1a6978d5
 def main(arguments=None):
