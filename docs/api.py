@@ -11,8 +11,15 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 def public(source):
     "The public functions and classes of a cell: name to show → syntax tree. `Pool.acquire = acquire` makes a method of a function."
     nodes = [n for n in ast.parse(source).body if isinstance(n, (*FUNCTIONS, ast.ClassDef)) and n.name[0] != "_"]
-    owner = {name: klass for klass, name in re.findall(r"^(\w+)\.(\w+) = \2$", source, re.MULTILINE)}
+    owner = {name: klass for klass, name in re.findall(r"^(\w+)\.(\w+) = (?:\w+\()?\2\)?$", source, re.MULTILINE)}
     return {f"{owner[n.name]}.{n.name}" if n.name in owner else n.name: n for n in nodes}
+
+
+def named(source):
+    "The names that a cell defines or imports."
+    found = set()
+    for node in ast.parse(source).body: found |= {a.asname or a.name for a in getattr(node, "names", [])} | {getattr(node, "name", "")}
+    return found
 
 
 def only_imports(source): return all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body)
@@ -54,8 +61,10 @@ def table(node, source):
     if returns: rows.append(("**returns**", returns, None, said[returns.lineno]))
     if not any(row[3] for row in rows): return ""
     code = lambda tree: f"`{ast.unparse(tree)}`" if tree else ""
-    lines = [f"| {name if name[0] == '*' else f'`{name}`'} | {code(kind)} | {code(default)} | {plain(meaning)} |" for name, kind, default, meaning in rows]
-    return "\n".join(["| parameter | type | default | meaning |", "|---|---|---|---|", *lines])
+    cells = [("parameter", "type", "default", "meaning"), ("---",) * 4]
+    cells += [(name if name == "**returns**" else f"<code>{name}</code>", code(kind), code(default), plain(meaning)) for name, kind, default, meaning in rows]
+    full = [column for column in zip(*cells) if any(column[2:])]
+    return "\n".join(['<div class="parameters" markdown>', "", *("| " + " | ".join(row) + " |" for row in zip(*full)), "", "</div>"])
 
 
 def plain(text):

@@ -79,6 +79,15 @@ def symbols(notebooks):
 def code_of(cell): return re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE).strip()
 
 
+def joined(outputs):
+    "Outputs, with texts that were printed one after the other in one piece."
+    found = []
+    for output in outputs:
+        if found and output.get("text") and found[-1].get("text"): found[-1] = {"text": found[-1]["text"] + output["text"]}
+        else: found.append(output)
+    return found
+
+
 class Pages:
     "Writes the Markdown page of each notebook below `folder`."
 
@@ -90,6 +99,7 @@ class Pages:
         file = self.folder / self.page
         file.parent.mkdir(parents=True, exist_ok=True)
         if not nb.cells[0].source.startswith("# "): raise SystemExit(f"nbs/{path} must begin with a title, '# …', got {nb.cells[0].source[:40]!r}.")
+        self.named = set().union(*(api.named(code_of(c)) for c in nb.cells if c.cell_type == "code"))
         url = self.source_of(next((m[1] for c in nb.cells if (m := re.search(r"^#\|\s*default_exp (\S+)", c.source))), None))
         blocks = [block for cell in nb.cells for block in self.cell(cell, url)]
         title, _, rest = blocks[0].partition("\n")
@@ -111,7 +121,7 @@ class Pages:
             if not api.only_imports(code): yield self.linked(api.block(code, url))
         else:
             if "echo" not in flags: yield f"```python\n{code}\n```"
-            for output in cell.outputs: yield self.output(output)
+            for output in joined(cell.outputs): yield self.output(output)
 
     def output(self, output):
         "A stored output: table, picture, or text."
@@ -143,12 +153,13 @@ class Pages:
             return f"]({BLOB}/{file})" if (ROOT / file).exists() else m[0]
 
         def symbol(m):
-            if m[1] or m[2] not in self.symbols: return m[0]
+            ordinary = re.fullmatch("[a-z]+", m[2]) and m[2] not in self.named  # a word like `published`, unless this notebook uses the symbol
+            if m[1] or ordinary or m[2] not in self.symbols: return m[0]
             page, anchor = self.symbols[m[2]]
             return f"[{m[0]}]({relative(page, self.page) if page != self.page else ''}#{anchor})"
 
         def line(text):
-            if re.match(r"\s*(```|#|\|\s*`\w+` \| *`)", text): return text
+            if text.startswith("#"): return text
             text = re.sub(r"\]\((?!https?:|#|/)([^)\s]+)\)", target, text)
             return re.sub(r"(\[[^\]]*)?`([\w.]+)(?:\(\))?`", symbol, text)
 
