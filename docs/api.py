@@ -10,9 +10,15 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 def public(source):
     "The public functions and classes of a cell: name to show → syntax tree. `Pool.acquire = acquire` makes a method of a function."
-    nodes = [n for n in ast.parse(source).body if isinstance(n, (*FUNCTIONS, ast.ClassDef)) and n.name[0] != "_"]
-    owner = {name: klass for klass, name in re.findall(r"^(\w+)\.(\w+) = (?:\w+\()?\2\)?$", source, re.MULTILINE)}
-    return {f"{owner[n.name]}.{n.name}" if n.name in owner else n.name: n for n in nodes}
+    body, owner = ast.parse(source).body, {}
+    for node in (n for n in body if isinstance(n, ast.Assign)):
+        targets = getattr(node.targets[0], "elts", node.targets)
+        owner |= {t.attr: ast.unparse(t.value) + "." for t in targets if isinstance(t, ast.Attribute)}
+    nodes = [n for n in body if isinstance(n, (*FUNCTIONS, ast.ClassDef)) and n.name[0] != "_"]
+    return {owner.get(n.name, "") + n.name: n for n in nodes}
+
+
+def is_property(node): return any(ast.unparse(d).endswith("property") for d in node.decorator_list)
 
 
 def named(source):
@@ -75,7 +81,7 @@ def plain(text):
 def members(node):
     "The documented methods and properties of a class, one a line."
     methods = [n for n in getattr(node, "body", []) if isinstance(n, FUNCTIONS) and n.name[0] != "_" and ast.get_docstring(n)]
-    show = lambda n: n.name if any(ast.unparse(d) in ("property", "cached_property") for d in n.decorator_list) else signature(n.name, n)
+    show = lambda n: n.name if is_property(n) else signature(n.name, n)
     return "\n".join(f"- `.{show(n)}`: {plain(ast.get_docstring(n))}" for n in methods)
 
 
@@ -85,7 +91,7 @@ def block(source, url):
     for name, node in public(source).items():
         parts += [f"### {name} {{ #{node.name} .api }}", f"[source]({url(node)}){{ .source }}"]
         parameters = table(node, source)
-        if not (isinstance(node, ast.ClassDef) and parameters): parts.append(f"```python\n{signature(name, node)}\n```")
+        if not (isinstance(node, ast.ClassDef) and parameters or is_property(node)): parts.append(f"```python\n{signature(name, node)}\n```")
         parts += [plain(ast.get_docstring(node) or ""), parameters, members(node)]
     code = "```python\n" + source.strip() + "\n```"
     parts.append('??? quote "Source"\n\n' + indent(code, "    ") if public(source) else code)

@@ -50,7 +50,7 @@ def navigation(paths):
     for section, patterns in SECTIONS.items():
         found = list(dict.fromkeys(p for pattern in patterns for p in left if fnmatch(p, pattern)))
         left = [p for p in left if p not in found]
-        if found: nav.append({section: [page_of(p) for p in found]})
+        if found: nav.append({section: [{"Overview": page_of(p)} if p == "index.ipynb" else page_of(p) for p in found]})
     if left: raise SystemExit(f"No section of the navigation for {', '.join(left)}: add a pattern to SECTIONS in docs/build.py.")
     return nav
 
