@@ -49,6 +49,7 @@ def signature(name, node):
     "As it is called; one parameter a line where one line is too long."
     text = lambda name, kind, default: name + (f": {ast.unparse(kind)}" if kind else "") + (f" = {ast.unparse(default)}" if default else "")
     parts = [text(*field[1:]) for field in fields(node)]
+    if isinstance(node, ast.ClassDef) and not parts: return f"class {name}({', '.join(map(ast.unparse, node.bases))})"
     if not isinstance(node, ast.ClassDef) and node.args.kwonlyargs and not node.args.vararg: parts.insert(-len(node.args.kwonlyargs) - bool(node.args.kwarg), "*")
     end = f") -> {ast.unparse(node.returns)}" if getattr(node, "returns", None) else ")"
     line = f"{name}({', '.join(parts)}{end}"

@@ -127,9 +127,10 @@ class Pages:
         "A stored output: table, picture, or text."
         data = output.get("data", {})
         if "image/png" in data: return self.picture(base64.b64decode(data["image/png"]))
-        if html := data.get("text/html"):  # pandas' style and class keep the site's table from its own
-            html = re.sub(r"<style scoped>.*?</style>|\s(border|class|style)=\"[^\"]*\"", "", html, flags=re.DOTALL)
-            return f'<div class="output">\n{html.strip()}\n</div>'
+        if "text/html" in data:  # pandas' own style and class keep the site's from its tables
+            html = re.sub(r"<style scoped>.*?</style>|\s(border|class|style)=\"[^\"]*\"", "", data["text/html"], flags=re.DOTALL)
+            html = re.sub(r"<td>([^<]{30,})</td>", r'<td class="long">\1</td>', html)
+            return f'<div class="output">\n{html.strip()}\n</div>' if html.strip() else ""
         if markdown := data.get("text/markdown"): return self.linked(markdown)
         text = output.get("text") or data.get("text/plain") or ""
         return f"```{{ .text .output }}\n{text.rstrip()}\n```" if text.strip() else ""

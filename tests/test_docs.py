@@ -111,7 +111,7 @@ def opened(browser, width, errors):
     tell = lambda what: errors.append(f"{page.url}: {what}")
     page.on("console", lambda message: message.type == "error" and tell(message.text))
     page.on("pageerror", lambda error: tell(error))
-    page.on("requestfailed", lambda request: tell(f"failed: {request.url}"))
+    page.on("requestfailed", lambda request: request.failure != "net::ERR_ABORTED" and tell(f"failed: {request.url}"))  # aborted: the next page was opened
     page.on("response", lambda response: response.status >= 400 and tell(f"{response.status}: {response.url}"))
     page.on("request", lambda request: urlsplit(request.url).hostname not in ("127.0.0.1", None) and tell(f"foreign: {request.url}"))
     return page
