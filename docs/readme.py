@@ -18,6 +18,7 @@ def output(cell, number):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(base64.b64decode(data["image/png"]))
             yield f"![]({path.relative_to(ROOT).as_posix()})"
+        elif "text/markdown" in data: yield data["text/markdown"]
         elif text := out.get("text") or data.get("text/plain"): yield f"```text\n{text.rstrip()}\n```"
 
 
@@ -26,8 +27,9 @@ def readme():
     blocks = ["<!-- Made from nbs/index.ipynb by docs/readme.py; edit the notebook. -->"]
     for number, cell in enumerate(nbformat.read(ROOT / "nbs" / "index.ipynb", 4).cells):
         if cell.source.startswith("#| hide"): continue
+        shown = not cell.source.startswith("#| echo: false")
         if cell.cell_type == "markdown": blocks.append(re.sub(r"\]\((?!https?:|#|/)([^)]+)\)", r"](nbs/\1)", cell.source))
-        elif cell.cell_type == "code": blocks += [f"```python\n{cell.source}\n```", *output(cell, number)]
+        elif cell.cell_type == "code": blocks += [f"```python\n{cell.source}\n```"] * shown + list(output(cell, number))
     return "\n\n".join(blocks) + "\n"
 
 
