@@ -90,20 +90,21 @@ def table(
     texts = [[text(by_key.get((s, *column)), full) for column in columns] for s in strategies]
     return pd.DataFrame(texts, [NAMES.get(s, s) for s in strategies], pd.MultiIndex.from_tuples(columns))
 
-# %% ../nbs/07_tables.ipynb #c382fcc8
+# %% ../nbs/07_tables.ipynb #533a76ca
 def missing(
     records: Records,
     budgets,  # numbers of labels
     hps: dict,  # name → (lr, weight decay)
     strategies,
     seeds,
+    stages=("AL", "BO"),
 ) -> pd.DataFrame:  # strategy, hp, stage, budget, seeds (text): a row a cell that lacks seeds
     "What a study still lacks: AL accuracies and searches, at each budget."
     done = {("AL", *key) for key in zip(records.cycles.n_labeled, records.cycles.strategy, records.cycles.lr, records.cycles.weight_decay, records.cycles.seed)}
     bo = records.bo[records.bo.complete.astype(bool)]
     done |= {("BO", *key) for key in zip(bo.budget, bo.strategy, bo.lr, bo.weight_decay, bo.seed)}
     rows = [dict(strategy=s, hp=hp, stage=stage, budget=b, seeds=", ".join(str(i) for i in seeds if (stage, b, s, *pair, i) not in done))
-            for b in budgets for s in strategies for hp, pair in hps.items() for stage in ("AL", "BO")]
+            for b in budgets for s in strategies for hp, pair in hps.items() for stage in stages]
     return pd.DataFrame([row for row in rows if row["seeds"]], columns=["strategy", "hp", "stage", "budget", "seeds"])
 
 # %% ../nbs/07_tables.ipynb #22a12069
