@@ -151,7 +151,7 @@ def write_tables(
     for suffix, text in (("md", to_markdown(t, budget)), ("tex", to_latex(t, budget)), ("csv", cells.to_csv(index=False))):
         (out / f"{name}.{suffix}").write_text(text, encoding="utf-8")
 
-# %% ../nbs/07_tables.ipynb #a01aae5f
+# %% ../nbs/07_tables.ipynb #63b958a7
 def main(arguments=None):
     "Print the tables of a study, and write them as Markdown, LaTeX and CSV where a folder is given."
     parser = argparse.ArgumentParser("python -m dal_nb.tables", description=main.__doc__)
@@ -167,7 +167,7 @@ def main(arguments=None):
     records = read_runs(root)
     if study: check_study(records, study)
     hps = {name: (float(lr), float(wd)) for name, lr, wd in a.hp} if a.hp else study.hps if study else HPS
-    rows = dict(full=len(study.grid.get("seed", [1])), strategies=study.grid.get("strategy")) if study else {}
+    rows = dict(full=len(study.grid.get("seed", [1])), strategies={*study.grid.get("strategy", []), *records.cycles.strategy}) if study else {}
     for budget in map(int, a.budgets or (study and study.budgets) or sorted(records.bo.budget.unique()) or [records.cycles.n_labeled.max()]):
         cells = summarise(scores(records, budget, hps))
         if not len(cells): raise ValueError(f"No run at {budget} labels has one of the HPs {hps}.")
