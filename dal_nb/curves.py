@@ -138,12 +138,12 @@ def labels_to_reach(
     if i == 0: return labels[0]
     return float(np.interp(target, accuracy[i - 1:i + 1], labels[i - 1:i + 1]))
 
-# %% ../nbs/07_curves.ipynb #3d69a5f5
+# %% ../nbs/07_curves.ipynb #075860a7
 def label_efficiency(
     rows: pd.DataFrame,  # as from `accuracies`
     budget: int,  # B, number of labels
     baseline: str = "random",  # strategy
-) -> pd.DataFrame:  # hp, strategy, target (per cent), labels, ratio to B; NaN: never
+) -> pd.DataFrame:  # hp, strategy, target (per cent), labels, ratio to B (NaN: never), at_most: the curve starts above the target
     "Labels that each strategy needs for the baseline's mean accuracy at a budget. HPs without whole runs of the baseline are left out."
     means, found = mean_interval(whole_runs(rows), ["hp", "strategy", "n_labeled"]), []
     for hp, part in means.groupby("hp"):
@@ -151,13 +151,13 @@ def label_efficiency(
         for name in in_order(part.strategy) if len(target) else ():
             c = part[part.strategy == name]
             labels = labels_to_reach(c.n_labeled, c["mean"], target.item())
-            found.append(dict(hp=hp, strategy=name, target=target.item(), labels=labels, ratio=labels / budget))
-    return pd.DataFrame(found, columns=["hp", "strategy", "target", "labels", "ratio"])
+            found.append(dict(hp=hp, strategy=name, target=target.item(), labels=labels, ratio=labels / budget, at_most=labels == c.n_labeled.min()))
+    return pd.DataFrame(found, columns=["hp", "strategy", "target", "labels", "ratio", "at_most"])
 
 def efficiency_table(
     frame: pd.DataFrame,  # as from `label_efficiency`
     hps=tuple(HPS),  # names of the columns
 ) -> pd.DataFrame:  # of texts: index strategies, columns HPs
-    "`72 (0.90)`: labels and their ratio to B."
-    text = frame.assign(text=[f"{n:.0f} ({r:.2f})" if n == n else "never" for n, r in zip(frame.labels, frame.ratio)])
+    "`72 (0.90)`: labels and their ratio to B; with ≤ where the first model was already as good."
+    text = frame.assign(text=[f"{'≤ ' * first}{n:.0f} ({r:.2f})" if n == n else "never" for n, r, first in zip(frame.labels, frame.ratio, frame.at_most)])
     return text.pivot(index="strategy", columns="hp", values="text").reindex(index=in_order(frame.strategy), columns=list(hps)).astype(object).fillna("missing").rename(index=NAMES).rename_axis(index=None, columns=None)

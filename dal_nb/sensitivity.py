@@ -74,7 +74,7 @@ def optima_table(
     rows = [(b, s) for b in sorted(set(medians.budget)) for s in in_order(medians.strategy)]
     return text.reindex(index=rows, columns=list(hps)).astype(object).fillna("missing").rename(index=NAMES).rename_axis(columns=None)
 
-# %% ../nbs/07_sensitivity.ipynb #4ad00079
+# %% ../nbs/07_sensitivity.ipynb #1f40b36a
 def plot_optima(
     found: pd.DataFrame,  # as from `optima`, of one budget
     hps: dict = HPS,  # name → (lr, weight decay)
@@ -88,7 +88,7 @@ def plot_optima(
         for i, (hp, pair) in enumerate(hps.items()):
             color, part = colormaps["plasma"](0.9 * i / max(len(hps) - 1, 1)), found[(found.strategy == strategy) & (found.hp == hp)]
             ax.scatter(part.best_lr, part.best_weight_decay, color=color, marker="osD^vP"[i % 6], s=26, alpha=0.8, label=f"found from {hp}")
-            ax.plot(*pair, "x", color=color, ms=11, mew=3, label=f"{hp} itself")
+            ax.plot(*pair, "x", color=color, ms=11, mew=3, clip_on=False, label=f"{hp} itself")
         ax.set(xscale="log", yscale="log")
         ax.margins(0.12)
         ax.grid(alpha=0.3)
