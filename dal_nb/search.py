@@ -48,16 +48,17 @@ def distributions(
     if not space: raise ValueError("The space is empty.")
     return {name: _distribution(name, spec, config) for name, spec in space.items()}
 
-# %% ../nbs/06_search.ipynb #987c9b81
+# %% ../nbs/06_search.ipynb #95a5e74d
 def own_point(
     space: dict, config: RunConfig,  # as in `distributions`
 ) -> dict:  # hyperparameter → the value that `config` has
     "The run's own hyperparameters. `ValueError` where they lie outside of the space."
     point = {name: getattr(config, name) for name in space}
     for name, d in distributions(space, config).items():
-        inside = point[name] in d.choices if isinstance(d, CategoricalDistribution) else d.low <= point[name] <= d.high
-        if not inside: raise ValueError(f"The run's own {name} of {point[name]!r} lies outside of {space[name]}; widen the space.")
+        if not _inside(d, point[name]): raise ValueError(f"The run's own {name} of {point[name]!r} lies outside of {space[name]}; widen the space.")
     return point
+
+def _inside(d: BaseDistribution, value) -> bool: return value in d.choices if isinstance(d, CategoricalDistribution) else d.low <= value <= d.high
 
 # %% ../nbs/06_search.ipynb #c8fbf1ac
 SAMPLERS = {"tpe": TPESampler, "gp": GPSampler}
