@@ -6,7 +6,7 @@
 __all__ = ['RETRIES', 'known_folds', 'run_trial', 'Racing', 'scores_of', 'falls_behind', 'tell', 'engine', 'known_study',
            'StopWhenLost', 'search_round', 'search', 'fit_and_test', 'images_of', 'finish', 'run_bo']
 
-# %% ../nbs/06_bo.ipynb #768ce2e3
+# %% ../nbs/06_bo.ipynb #555e20da
 import json
 import logging
 import os
@@ -16,15 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}.items(): os.environ[name] = value
-logging.getLogger("ray").setLevel(logging.ERROR)
-
-import optuna
-import ray
-import torch
-from optuna.trial import create_trial
-from ray import tune
-from ray.tune.schedulers import FIFOScheduler
-from ray.tune.search.optuna import OptunaSearch
+for name in ("ray", "ray.widgets.util"): logging.getLogger(name).setLevel(logging.ERROR)  # the second asks for ipywidgets, at import already
 
 from .bofolder import BOConfig, BOFolder, BOSetup, begin_bo, prepare_bo
 from .config import RunConfig
@@ -33,8 +25,16 @@ from .data import Dataset
 from .folds import OBJECTIVES, Task, fold_score, run_fold
 from .models import build_model
 from .progress import Progress
-from .search import SeededSampler, distributions, should_prune
+from .search import DIRECTIONS, SeededSampler, distributions, should_prune
 from .training import fit, metrics, predict, resolve_device
+
+import optuna  # after dal_nb.search, which keeps it quiet
+import ray
+import torch
+from optuna.trial import create_trial
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search.optuna import OptunaSearch
 
 # %% ../nbs/06_bo.ipynb #43f7c476
 def known_folds(
@@ -129,13 +129,13 @@ def _cores() -> int:
     "Cores that this process may use (a batch system may have given it a part of the machine)."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
-# %% ../nbs/06_bo.ipynb #1f3cc60d
+# %% ../nbs/06_bo.ipynb #8561eda7
 def known_study(
     setup: BOSetup,
     trials: list,  # as on record
 ) -> optuna.storages.BaseStorage:
     "What is known, as the Optuna study `bo` in memory; what is to be tried next is enqueued in it."
-    dists, direction = distributions(setup.bo.space, setup.task.config), {"max": "maximize", "min": "minimize"}[OBJECTIVES[setup.bo.objective]]
+    dists, direction = distributions(setup.bo.space, setup.task.config), DIRECTIONS[OBJECTIVES[setup.bo.objective]]
     storage = optuna.storages.InMemoryStorage()
     study = optuna.create_study(storage=storage, study_name="bo", direction=direction)
     mean = lambda t: sum(fold_score(f, setup.bo.objective, setup.task.data.n_classes) for f in t["folds"]) / len(t["folds"])

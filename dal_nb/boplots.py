@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['study_of', 'plot_history', 'plot_landscape', 'plot_importance', 'plot_folds', 'compare']
 
-# %% ../nbs/09_boplots.ipynb #14140872
+# %% ../nbs/09_boplots.ipynb #3d19395d
 import warnings
 
-import optuna
 import pandas as pd
-from optuna.trial import TrialState, create_trial
 
 from .bofolder import BOFolder
 from .config import RunConfig
 from .folds import OBJECTIVES
-from .search import distributions
+from .search import DIRECTIONS, distributions
 
-# %% ../nbs/09_boplots.ipynb #27749d13
+import optuna  # after dal_nb.search, which keeps it quiet
+from optuna.trial import TrialState, create_trial
+
+# %% ../nbs/09_boplots.ipynb #b79ff533
 def study_of(
     folder: BOFolder,
 ) -> optuna.Study:  # in memory
@@ -25,7 +26,7 @@ def study_of(
     record = folder.record
     objective, K = record["config"]["objective"], record["task"]["n_folds"]
     dists = distributions(record["config"]["space"], RunConfig(**record["task"]["recipe"]))
-    study = optuna.create_study(direction={"max": "maximize", "min": "minimize"}[OBJECTIVES[objective]])
+    study = optuna.create_study(direction=DIRECTIONS[OBJECTIVES[objective]])
     for row, t in zip(folder.table().to_dict("records"), folder.trials):
         if t["state"] == "running": continue
         full = len(t["folds"]) == K
@@ -33,17 +34,22 @@ def study_of(
                                      intermediate_values={k: row[f"fold_{k}"] for k in range(len(t["folds"]))}))
     return study
 
-# %% ../nbs/09_boplots.ipynb #21415b21
+# %% ../nbs/09_boplots.ipynb #80548fdd
 def _label(objective): return "validation accuracy, mean over folds" if objective == "accuracy" else "validation NLL, mean over folds (nats)"
 
 def _by_optuna(draw, *args, **kwargs):
-    "A figure of Optuna's, with matplotlib's style as it was afterwards."
+    "A figure of Optuna's, made to look like the others, with matplotlib's style as it was afterwards."
     import matplotlib.pyplot as plt
     plt.close(plt.figure())  # a backend that is first loaded within the context below would show nothing
     with warnings.catch_warnings(), plt.style.context("default"):
         warnings.simplefilter("ignore")
         ax = draw(*args, **kwargs)
-    ax.set_title("")
+    for loc in ("left", "center"): ax.set_title("", loc=loc)
+    ax.set_facecolor("white")
+    ax.grid(False)
+    ax.spines[["left", "bottom"]].set_color("black")
+    ax.tick_params(colors="black", labelsize=10)
+    for axis in (ax.xaxis, ax.yaxis): axis.label.set(color="black", fontsize=10)
     return ax
 
 def plot_history(folder: BOFolder):  # matplotlib axes
@@ -52,13 +58,16 @@ def plot_history(folder: BOFolder):  # matplotlib axes
     ax = _by_optuna(plot_optimization_history, study_of(folder), target_name=_label(folder.record["config"]["objective"]))
     table = folder.table()
     stopped = table[table.state != "running"][table[f"fold_{folder.record['task']['n_folds'] - 1}"].isna()]
+    for artist, name in zip((*ax.lines, *ax.collections), ("best so far", "evaluated on all folds")): artist.set_label(name)
     ax.plot(stopped.trial, stopped["mean"], "x", color="0.6", label="stopped early (mean of its folds)")
     ax.axhline(table["mean"].iloc[0], color="tab:orange", ls=":", label="the run's own setting")
-    ax.legend(frameon=False, fontsize=8)
-    ax.figure.set_size_inches(7, 3.6)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="trial")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.figure.set_size_inches(8, 3.4)
     return ax
 
-# %% ../nbs/09_boplots.ipynb #1941a09a
+# %% ../nbs/09_boplots.ipynb #0ac336ab
 def plot_landscape(
     folder: BOFolder,
     x: str = "lr", y: str = "weight_decay",  # hyperparameters of the space
@@ -73,8 +82,10 @@ def plot_landscape(
     if ax is None: ax = plt.subplots(figsize=(6, 4.2), layout="constrained")[1]
     full = table[table[f"fold_{K - 1}"].notna()]
     stopped = table[table["mean"].notna() & table[f"fold_{K - 1}"].isna()]
-    points = ax.scatter(full[x], full[y], c=full["mean"], s=45, cmap="viridis" if OBJECTIVES[objective] == "max" else "viridis_r", edgecolor="white", lw=0.5, zorder=2)
-    ax.scatter(stopped[x], stopped[y], c="0.7", s=20, marker="x", lw=1, zorder=1, label="stopped early")
+    ends = table["mean"].agg(["min", "max"])
+    colors = dict(cmap="viridis" if OBJECTIVES[objective] == "max" else "viridis_r", vmin=ends["min"], vmax=ends["max"])
+    points = ax.scatter(full[x], full[y], c=full["mean"], s=45, edgecolor="white", lw=0.5, zorder=2, **colors)
+    ax.scatter(stopped[x], stopped[y], c=stopped["mean"], s=24, marker="x", lw=1.5, zorder=1, label="stopped early", **colors)
     best = full.loc[full["mean"].idxmax() if OBJECTIVES[objective] == "max" else full["mean"].idxmin()]
     for row, marker, color, label in ((table.iloc[0], "s", "tab:orange", "the run's own"), (best, "*", "tab:red", "optimum")):
         ax.plot(row[x], row[y], marker, color="none", mec=color, mew=2, ms=15, ls="", label=f"{label}: {row['mean']:.3f}", zorder=3)
@@ -85,14 +96,19 @@ def plot_landscape(
     ax.legend(frameon=False, fontsize=8, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 1.12))
     return ax
 
-# %% ../nbs/09_boplots.ipynb #8ccc652c
-def plot_importance(folder: BOFolder):  # matplotlib axes, or None with fewer than 4 trials evaluated in full
-    "Optuna's importances of the hyperparameters."
+# %% ../nbs/09_boplots.ipynb #790a5d2d
+def plot_importance(folder: BOFolder):  # matplotlib axes, or None with fewer than 4 ended trials or nothing to tell apart
+    "Optuna's importances of the hyperparameters, over all ended trials."
     from optuna.visualization.matplotlib import plot_param_importances
-    study = study_of(folder)
-    values = [t.value for t in study.get_trials(states=(TrialState.COMPLETE,))]
+    study = optuna.create_study()
+    for t in study_of(folder).trials:
+        scores = t.intermediate_values.values()
+        study.add_trial(create_trial(params=t.params, distributions=t.distributions, value=sum(scores) / len(scores)))
+    values = [t.value for t in study.trials]
     if len(values) < 4 or len(study.best_params) < 2 or min(values) == max(values): return None
-    ax = _by_optuna(plot_param_importances, study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0), target_name=f"score of {len(values)} full trials")
+    ax = _by_optuna(plot_param_importances, study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+    ax.set(xlabel=f"share of the variance over {len(values)} trials", ylabel="")
+    ax.get_legend().remove()
     ax.figure.set_size_inches(6, 0.8 + 0.5 * len(study.best_params))
     return ax
 
