@@ -39,8 +39,8 @@ def queue() -> dict:  # (job, name, index) → (state, reason), in SLURM's words
     rows = (line.split("|", 4) for line in answer.stdout.splitlines())
     return {(job, name, int(index)): (state, reason) for job, name, index, state, reason in rows if index.isdigit()}
 
-# %% ../nbs/08_status.ipynb #f8f08f28
-ERROR = re.compile(r"^(\d{4}-\S+ \S+ )?((\w+\.)*(\w*(Error|Exception|Interrupt|Exit)|InUse)\b.*|slurmstepd\S*: error: .*|.*\b(Killed|CANCELLED|stopped by a signal)\b.*)$")
+# %% ../nbs/08_status.ipynb #5341b1c3
+ERROR = re.compile(r"^(\d{4}-\S+ \S+ )?((\w+\.)*(\w*(Error|Exception|Interrupt|Exit)|InUse)\b.*|slurmstepd\S*: error: .*|.*\b(Killed|CANCELLED)\b.*)$")
 
 def last_error(log: Path) -> str:
     "One line that says why a cell ended."

@@ -30,6 +30,7 @@ SlurmctldLogFile={d}/log/slurmctld.log
 SlurmdLogFile={d}/log/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+SlurmdParameters=config_overrides
 MpiDefault=none
 SwitchType=switch/none
 SelectType=select/cons_tres
@@ -54,12 +55,14 @@ def missing() -> str:
     return "" if os.geteuid() == 0 else "starting SLURM's daemons needs root"
 
 
-def start(folder: Path, cpus: int = 2, port: int = 16817) -> Path:  # of slurm.conf
+def start(folder: Path, cpus: int = 2) -> Path:  # of slurm.conf
     "Start munged, slurmctld and slurmd; return when the node is idle."
     host = socket.gethostname().split(".")[0]
     for name in ("ctld", "slurmd", "log", "run"): (folder / name).mkdir(parents=True, exist_ok=True)
     conf = folder / "slurm.conf"
-    conf.write_text(CONF.format(d=folder, host=host, cpus=cpus, port=port, port_d=port + 1))
+    with socket.socket() as a, socket.socket() as b:
+        for free in (a, b): free.bind(("127.0.0.1", 0))
+        conf.write_text(CONF.format(d=folder, host=host, cpus=cpus, port=a.getsockname()[1], port_d=b.getsockname()[1]))
     (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File=/dev/null\n")
     env = {**os.environ, "SLURM_CONF": str(conf), "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
     if not _alive("/run/munge/munged.pid"):
@@ -99,6 +102,9 @@ def slurm(folder: Path, **kwargs):
         yield
     finally:
         subprocess.run(["scancel", "--user=root"], capture_output=True)
+        for _ in range(200):  # the last step of a job would report to the next SLURM on this machine
+            if not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout.strip(): break
+            time.sleep(0.1)
         stop(folder)
         if before is None: os.environ.pop("SLURM_CONF", None)
         else: os.environ["SLURM_CONF"] = before
