@@ -160,12 +160,12 @@ def last_start(log: Path) -> str:
     "What a log says since the last start of its cell."
     return log.read_text(errors="replace").rpartition(" === ")[2] if log.exists() else ""
 
-# %% ../nbs/08_task.ipynb #b06dc58f
+# %% ../nbs/08_task.ipynb #65bbcb77
 def requeue() -> str:  # what was done, for the log
     "Put this job back into the queue, if it is running."
     job = os.environ.get("SLURM_JOB_ID", "")
     ask = lambda *words: subprocess.run(["scontrol", *words, job], capture_output=True, text=True)
-    if "JobState=RUNNING" not in ask("show", "job", "--oneliner").stdout: return "not requeued: SLURM is ending this job; dal_nb_resubmit submits it again"
+    if "JobState=RUNNING" not in ask("show", "job", "--oneliner").stdout: return "not requeued, as SLURM is ending this job: if it was not requeued by hand, dal_nb_resubmit submits it again"
     answer = ask("requeue")
     return "requeued" if answer.returncode == 0 else f"could not be requeued ({answer.stderr.strip()}); dal_nb_resubmit submits it again"
 

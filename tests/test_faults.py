@@ -250,6 +250,21 @@ def test_damaged_search_is_seen(name, tmp_path):
     assert run_bo(bo, progress=False).is_complete
 
 
+@root_only
+def test_full_disk_of_a_search(tmp_path):
+    "On a disk of 300 kB. (A run on a full disk is in test_run_notebook.py.)"
+    from dal_nb.bo import run_bo
+    run = run_al(replace(SMALL, out_dir=str(tmp_path)), progress=False)
+    with mounted(tmp_path / "disk", "size=300k") as disk:
+        bo = BOConfig(run_dir=str(run.path), n_trials=6, n_folds=3, out_dir=str(disk / "bo"))
+        (disk / "ballast").write_bytes(b"0" * 250_000)
+        with pytest.raises(Exception, match="free some space"): run_bo(bo, progress=False)
+        (disk / "ballast").unlink()
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        folder, alone = run_bo(bo, progress=False), run_bo(replace(bo, out_dir=str(tmp_path / "alone")), progress=False)
+        pd.testing.assert_frame_equal(folder.table().drop(columns="seconds"), alone.table().drop(columns="seconds"), check_exact=True)
+
+
 # ---- two at once ----
 
 @root_only

@@ -27,7 +27,7 @@ grid:
     HP 1: {lr: 0.1, weight_decay: 0.005}
     HP 3: {lr: 0.03, weight_decay: 0.05}
   seed: [1]
-bo_grid: {budget: [60]}
+bo_grid: {hp: [HP 1], budget: [60]}
 """
 SLOW = """
 import os, time
@@ -86,7 +86,7 @@ def study(tmp_path, monkeypatch):
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_a_disturbed_study_ends_as_a_quiet_one(study, tmp_path, monkeypatch):
     file, root = str(tmp_path / "small.yaml"), ["--root", study.root]
-    out_of_time, requeued, cancelled, killed = (c.run for c in study.cells("al"))
+    out_of_time, killed, cancelled, requeued = (c.run for c in study.cells("al"))  # the first and the third have a search
     cell, search = {c.run: c for c in study.cells("al")}, {c.run: c for c in study.cells("bo")}
     state = lambda: standing(study, queue()).set_index(["array", "run"]).state
     log = lambda c: log_of(study, c).read_text() if log_of(study, c).exists() else ""
@@ -98,29 +98,29 @@ def test_a_disturbed_study_ends_as_a_quiet_one(study, tmp_path, monkeypatch):
         main([file, *root, "--stage", "al", "--only", f"strategy={first['strategy']}", "--only", f"hp={first['hp']}", "--", "--cpus-per-task=1", "--mem=0", "--gres=gpu:1", "--signal=B:USR1@180"])
         monkeypatch.setenv("SLOW", "0.2")
         main([file, *root, "--", "--cpus-per-task=1", "--mem=0"])
-        assert len(read_jobs(study.root)) == 8  # four runs and four searches, each once
+        assert len(read_jobs(study.root)) == 6  # four runs and two searches, each once
         main([file, *root, "--", "--cpus-per-task=1", "--mem=0"])
-        assert len(read_jobs(study.root)) == 8
+        assert len(read_jobs(study.root)) == 6
         job = {t.run: f"{t.job}_{t.index}" for t in read_jobs(study.root).itertuples() if t.array == "al"}
 
         wait_for(lambda: all(finished(run) for run in cell), say=lambda: report(study))
-        assert {state()["al", run] for run in cell} == {"running"} and state()["bo60", requeued] == "waiting"
+        assert {state()["al", run] for run in cell} == {"running"} and state()["bo60", out_of_time] == "waiting"
         scontrol("update", f"JobId={job[out_of_time]}", "TimeLimit=3")  # three minutes, and the warning comes as long before: when SLURM looks next
         assert scontrol("requeue", job[requeued]).returncode == 0
         subprocess.run(["scancel", job[cancelled]], check=True)
         process_of(job[killed]).kill()
-        lost = {(array, run): "failed" if array == "al" else "missing" for array in ("al", "bo60") for run in (cancelled, killed)}
+        lost = {("al", cancelled): "failed", ("al", killed): "failed", ("bo60", cancelled): "missing"}
         wait_for(lambda: state()[list(lost)].to_dict() == lost, say=lambda: report(study))
         text = report(study)
         assert "CANCELLED" in text and f"{log_of(study, cell[killed]).stem}: " in text and str(log_of(study, cell[killed])) in text, text
         resubmit([file, *root])
-        assert len(read_jobs(study.root)) == 12  # the lost cells, and no other
+        assert len(read_jobs(study.root)) == 9  # the lost cells, and no other
 
-        wait_for(lambda: start_now() or len(BOFolder(search[requeued].folder).trials) > 1, say=lambda: report(study))
-        task = next(f"{t.job}_{t.index}" for t in read_jobs(study.root).itertuples() if (t.array, t.run) == ("bo60", requeued))
-        subprocess.run(["scancel", "--batch", "--signal=USR1", task], check=True)  # as SLURM warns before the end
-        wait_for(lambda: "requeued" in log(search[requeued]), say=lambda: log(search[requeued]))
-        wait_for(lambda: "requeued" in log(cell[out_of_time]), say=lambda: log(cell[out_of_time]))
+        wait_for(lambda: "requeued" in log(cell[out_of_time]), say=lambda: log(cell[out_of_time]))  # it has heard the warning
+        wait_for(lambda: start_now() or len(BOFolder(search[out_of_time].folder).trials) > 1, say=lambda: report(study))
+        task = next(f"{t.job}_{t.index}" for t in read_jobs(study.root).itertuples() if (t.array, t.run) == ("bo60", out_of_time))
+        subprocess.run(["scancel", "--batch", "--signal=USR1", task], check=True)  # a search is warned, too
+        wait_for(lambda: "requeued" in log(search[out_of_time]), say=lambda: log(search[out_of_time]))
         wait_for(lambda: start_now() or not queue(), say=lambda: report(study))
         assert set(state()) == {"done"}, report(study)
         resubmit([file, *root])
