@@ -96,7 +96,7 @@ def _submit_one(study, array, words) -> str:
     print(f"job {job}: {array.name}, {array.n_cells} cells in {len(array.groups)} tasks" + (f", each after its run in job {next((w.split(':')[1] for w in words if w.startswith('--dependency=')), '')}" if array.after else ""))
     return job
 
-# %% ../nbs/08_slurm.ipynb #967e1af2
+# %% ../nbs/08_slurm.ipynb #8b778d0a
 def main(arguments=None):
     "Submit what is missing of a study to SLURM, as job arrays. Options of sbatch come last, after --."
     parser = argparse.ArgumentParser("dal_nb_submit", description=main.__doc__, usage="%(prog)s STUDY [options] [-- options of sbatch]")
@@ -125,8 +125,8 @@ def _split(words) -> tuple:
 def _carefully(source, root, how, which, dry_run):
     "Submit, one at a time; an error is one sentence. `how` is kept for the next time."
     try:
+        clone()  # studies, notebooks and batch scripts are there
         study = load_study(source, root)
-        clone()
         if dry_run: return submit(study, source, dry_run=True, **which, **how)
         if not shutil.which("sbatch"): raise ValueError("There is no sbatch here: this is no machine of a SLURM cluster. python -m dal_nb.studies does a study without SLURM.")
         with RunFolder(Path(root) / "slurm").lock():
