@@ -25,7 +25,7 @@ from .strategies.base import get_strategy
 from .studies import Study, load_study
 from .task import clone
 
-# %% ../nbs/08_slurm.ipynb #682b83ca
+# %% ../nbs/08_slurm.ipynb #432ae1fe
 def sbatch(
     study: Study,
     array: Array,
@@ -42,7 +42,8 @@ def sbatch(
     words += [*options, str(top / "slurm" / f"{script}.sbatch"), array.name, source, f"--root={study.root}"]
     if data_dir: words.append(f"--data-dir={data_dir}")
     if array.chunk: words.append(f"--offset={array.chunk * CHUNK}")
-    return words + [f"{i}={'+'.join(map(str, numbers))}" for i, numbers in array.groups.items() if numbers != [i + array.chunk * CHUNK]]
+    groups = [f"{i}={'+'.join(map(str, numbers))}" for i, numbers in array.groups.items() if numbers != [i + array.chunk * CHUNK]]
+    return [*words, "--groups", *groups] if groups else words
 
 # %% ../nbs/08_slurm.ipynb #9b06f7a5
 def check_inputs(study: Study, data_dir: str):

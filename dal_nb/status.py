@@ -39,8 +39,8 @@ def queue() -> dict:  # (job, name, index) → (state, reason), in SLURM's words
     rows = (line.split("|", 4) for line in answer.stdout.splitlines())
     return {(job, name, int(index)): (state, reason) for job, name, index, state, reason in rows if index.isdigit()}
 
-# %% ../nbs/08_status.ipynb #5341b1c3
-ERROR = re.compile(r"^(\d{4}-\S+ \S+ )?((\w+\.)*(\w*(Error|Exception|Interrupt|Exit)|InUse)\b.*|slurmstepd\S*: error: .*|.*\b(Killed|CANCELLED)\b.*)$")
+# %% ../nbs/08_status.ipynb #71b8422e
+ERROR = re.compile(r"^(\d{4}-\S+ \S+ )?((\w+\.)*(\w*(Error|Exception|Interrupt|Exit)|InUse)\b.*|\S.*: error: .*|.*\b(Killed|CANCELLED)\b.*)$")
 
 def last_error(log: Path) -> str:
     "One line that says why a cell ended."
@@ -95,7 +95,7 @@ def time_left(
         total += max(0.0, expected - row["seconds"])
     return total
 
-# %% ../nbs/08_status.ipynb #2ac84ba4
+# %% ../nbs/08_status.ipynb #60f1b8c2
 def report(study: Study) -> str:
     "How a study stands, as text: tables strategy x HP x seed, failures, cost."
     frame = standing(study, queue())
@@ -109,7 +109,7 @@ def report(study: Study) -> str:
     failures = [f"  {Path(row.log).stem}: {row.error}\n    {row.log}" for row in frame[frame.state == "failed"].itertuples()]
     if failures: parts.append("failed:\n" + "\n".join(failures))
     left = time_left(frame)
-    parts.append(f"cost so far: {clock(frame.seconds.sum())} of computing" + ("" if left is None else f"; left: about {clock(left)}" + (f", or {clock(left / running)} with {running} tasks at a time" if running > 1 else "")))
+    parts.append(f"cost so far: {clock(frame.seconds.sum())} of computing" + ("" if not left else f"; left: about {clock(left)}" + (f", or {clock(left / running)} with {running} tasks at a time" if running > 1 else "")))
     return "\n\n".join(parts)
 
 # %% ../nbs/08_status.ipynb #ffb1f2fb

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIBC', 'STOPPED', 'clone', 'array_of', 'log_of', 'cells_of_task', 'parameters_of', 'notebook_of', 'start_papermill',
-           'stop_papermill', 'say', 'opening', 'is_to_do', 'run_task', 'last_start', 'requeue', 'main']
+           'stop_papermill', 'say', 'opening', 'is_to_do', 'run_task', 'last_start', 'requeue', 'parser', 'main']
 
 # %% ../nbs/08_task.ipynb #a522ae93
 import argparse
@@ -171,17 +171,21 @@ def requeue() -> str:  # what was done, for the log
     answer = ask("requeue")
     return "requeued" if answer.returncode == 0 else f"could not be requeued ({answer.stderr.strip()}); dal_nb_resubmit submits it again"
 
-# %% ../nbs/08_task.ipynb #5d5d5aa9
+# %% ../nbs/08_task.ipynb #c0bf2246
+def parser() -> argparse.ArgumentParser:
+    "What the batch scripts hand on."
+    p = argparse.ArgumentParser("python -m dal_nb.task", description=main.__doc__)
+    p.add_argument("array", help="al, or bo and the budget: bo2000")
+    p.add_argument("study", help="a name in slurm/studies, or the path of a .yaml file")
+    p.add_argument("--root", default="", help="run folders are made below it; runs/STUDY unless given")
+    p.add_argument("--data-dir", default="", help="where named data sets lie")
+    p.add_argument("--offset", type=int, default=0, help="the number of a run is the array index and this")
+    p.add_argument("--groups", nargs="*", default=[], metavar="4=4+5+7", help="task 4 has the cells of the runs 4, 5 and 7")
+    return p
+
 def main(arguments=None):
     "Do one task of an array. The batch scripts call it."
-    parser = argparse.ArgumentParser("python -m dal_nb.task", description=main.__doc__)
-    parser.add_argument("array", help="al, or bo and the budget: bo2000")
-    parser.add_argument("study", help="a name in slurm/studies, or the path of a .yaml file")
-    parser.add_argument("groups", nargs="*", help="4=4+5+7: task 4 has the cells of runs 4, 5 and 7")
-    parser.add_argument("--root", default="", help="run folders are made below it; runs/STUDY unless given")
-    parser.add_argument("--data-dir", default="", help="where named data sets lie")
-    parser.add_argument("--offset", type=int, default=0, help="the number of a run is the array index and this")
-    a, signals = parser.parse_args(arguments), []
+    a, signals = parser().parse_args(arguments), []
     for number in (signal.SIGUSR1, signal.SIGTERM): signal.signal(number, lambda number, frame: signals.append(number))
     if "SLURM_ARRAY_TASK_ID" not in os.environ: sys.exit("SLURM_ARRAY_TASK_ID says which cell to do, and is not set. dal_nb_submit submits a study; python -m dal_nb.studies does one without SLURM.")
     try:
