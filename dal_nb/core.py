@@ -7,16 +7,19 @@ __all__ = ['STREAMS', 'CYCLE_COLUMNS', 'SELECTED_COLUMNS', 'seed_for', 'generato
            'read_csv', 'environment', 'RunFolder', 'record', 'cycles', 'selected', 'is_complete', 'checkpoint', 'InUse',
            'lock', 'begin', 'commit']
 
-# %% ../nbs/00_core.ipynb #2ab93560
+# %% ../nbs/00_core.ipynb #8c9ce78e
+import errno
 import hashlib
 import json
 import os
+import pickle
 import platform
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -143,13 +146,13 @@ class RunFolder:
 
     def __repr__(self): return f"RunFolder({str(self.path)!r})"
 
-# %% ../nbs/00_core.ipynb #fc22f363
+# %% ../nbs/00_core.ipynb #18e62fcf
 def _read(self, name, reader):
     "A file of the folder through `reader`; None where there is none; a `ValueError` that says what to do where it is damaged."
     path = self.path / name
     if not path.exists(): return None
     try: return reader(path)
-    except (ValueError, KeyError, RuntimeError, EOFError, pd.errors.ParserError) as error:
+    except (ValueError, KeyError, RuntimeError, EOFError, pd.errors.ParserError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {str(error)[:200]}). Restore it from a copy, or delete "
                          f"the folder {self.path} to start this run afresh.") from error
 
@@ -190,17 +193,23 @@ def selected(self):
 
 RunFolder.record, RunFolder.cycles, RunFolder.selected = record, cycles, selected
 
-# %% ../nbs/00_core.ipynb #399a5eb3
+# %% ../nbs/00_core.ipynb #0a6cf5a7
 @property
 def is_complete(self) -> bool:
     "Has the run reached its budget?"
     record, cycles = self.record, self.cycles
     return bool(record and len(cycles) and cycles.n_labeled.iloc[-1] >= record["config"]["budget"])
 
+def _load_state(path):
+    "The tensors of a checkpoint. It is a zip file with checksums, which `torch.load` itself does not look at."
+    with zipfile.ZipFile(path) as file: bad = file.testzip()
+    if bad: raise ValueError(f"wrong checksum of {bad}")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
 def checkpoint(self, cycle: int) -> dict:
     "State dict after `cycle`, on the CPU. Only tensors are read from the file, no code."
     name = f"checkpoint-cycle{cycle}.pt"
-    state = self._read(name, lambda path: torch.load(path, map_location="cpu", weights_only=True))
+    state = self._read(name, _load_state)
     if state is None: raise FileNotFoundError(f"{self.path / name} is missing; delete {self.path} to start this run afresh.")
     return state
 
@@ -209,7 +218,7 @@ RunFolder.is_complete, RunFolder.checkpoint = is_complete, checkpoint
 # %% ../nbs/00_core.ipynb #5c1d0e7a
 class InUse(RuntimeError): "Another live process holds this folder."
 
-# %% ../nbs/00_core.ipynb #73dcd5d1
+# %% ../nbs/00_core.ipynb #21c748a5
 @contextmanager
 def lock(self):
     "Hold the folder. `InUse` that names the holder where another live process has it."
@@ -219,11 +228,15 @@ def lock(self):
     lock = FileLock(self.path / "lock", timeout=0)
     try: lock.acquire()
     except Timeout:
-        who = json.loads(owner.read_text()) if owner.exists() else {}
+        try: who = json.loads(owner.read_text())
+        except OSError: who = {}  # it is just coming or going
         raise InUse(f"{self.path} is in use by process {who.get('pid', '?')} on {who.get('host', '?')} since "
                            f"{who.get('since', '?')}. Wait for it or stop it; then the same command goes on from there.") from None
+    except NotImplementedError as error:
+        raise OSError(errno.ENOLCK, f"The file system of {self.path} has no locks (flock), so two processes could work on one run. Choose another out_dir, or have it mounted with locks") from error
     except OSError as error: raise OSError(error.errno, f"{error.strerror}: cannot write to {self.path}; choose another out_dir") from error
     try:
+        for left in self.path.glob(".*.tmp"): left.unlink(missing_ok=True)  # of a process that was killed while it wrote
         write_json(owner, dict(pid=os.getpid(), host=socket.gethostname(), since=time.strftime("%Y-%m-%d %H:%M:%S")))
         yield self
     finally:

@@ -231,7 +231,7 @@ def _load_named(name, data_dir, download) -> Dataset:
         f"No {name} below {root.resolve()} ({tried}). Put there torchvision's own files, or {name}.npz with x_train, y_train, "
         "x_test, y_test; or say with data_dir where they lie; or start once with download=True on a machine with internet.")
 
-# %% ../nbs/01_data.ipynb #22c0da52
+# %% ../nbs/01_data.ipynb #10b87967
 def load_dataset(
     dataset: str,  # a key of NAMED, the path of an .npz file, or of a folder of images
     data_dir="data",  # where named sets lie
@@ -246,6 +246,7 @@ def load_dataset(
         if not path.exists(): raise FileNotFoundError(f"There is no file {path.resolve()}.")
         return load_npz(path, **(NAMED.get(path.stem, {})))
     if path.is_dir(): return load_folder(path, image_size)
+    if len(path.parts) > 1: raise FileNotFoundError(f"There is no folder {path.resolve()}.")
     error = unknown_name("data set", dataset, NAMED)
     raise ValueError(f"{error} Or the path of an .npz file or of a folder with train/<class>/ and test/<class>/.")
 

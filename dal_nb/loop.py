@@ -108,7 +108,7 @@ def peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda": return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
-# %% ../nbs/05_loop.ipynb #ca4bc175
+# %% ../nbs/05_loop.ipynb #5f233db5
 def n_labeled_at(config: RunConfig, cycle: int) -> int:
     "Labels that cycle `cycle` trains on."
     return min(config.n_init + cycle * config.acq_size, config.budget)
@@ -118,16 +118,19 @@ def n_cycles(config: RunConfig) -> int:
     return 1 + math.ceil((config.budget - config.n_init) / config.acq_size)
 
 def resume(setup: Setup, folder: RunFolder) -> tuple:  # pool, cycle to do next
-    "The pool and the next cycle as the folder has them; the initial labels where there is nothing yet."
+    "The pool and the next cycle as the folder has them; the initial labels where there is nothing yet. `ValueError` for a selection that cannot be."
     config, cycle = setup.config, len(folder.cycles)
     if cycle == 0:
         y_train, balanced = setup.data.y_train, config.init == "balanced"
         return setup.pool.acquire(initial_labels(setup.pool, y_train, config.n_init, generator(config.seed, "init"), balanced), 0), 0
     selected = folder.selected
-    pool = setup.pool.replay(selected[selected.cycle <= cycle])
-    if len(pool) != n_labeled_at(config, cycle):
-        raise ValueError(f"{folder.path / 'selected.csv'} is damaged: {len(pool)} labels where cycle {cycle} needs {n_labeled_at(config, cycle)}. "
-                         f"Restore it from a copy, or delete {folder.path} to start this run afresh.")
+    selected, why = selected[selected.cycle <= cycle], ""
+    try: pool = setup.pool.replay(selected)
+    except ValueError as error: why = str(error)
+    else:
+        if len(pool) != n_labeled_at(config, cycle): why = f"{len(pool)} labels where cycle {cycle} needs {n_labeled_at(config, cycle)}."
+        elif (pool.to_frame(setup.data.y_train).label.to_numpy() != selected.label.to_numpy()).any(): why = "labels that are not those of the data."
+    if why: raise ValueError(f"{folder.path / 'selected.csv'} is damaged: {why} Restore it from a copy, or delete {folder.path} to start this run afresh.")
     return pool, cycle
 
 # %% ../nbs/05_loop.ipynb #42cddf59
