@@ -131,7 +131,7 @@ class Pages:
             html = re.sub(r"<style scoped>.*?</style>|\s(border|class|style)=\"[^\"]*\"", "", data["text/html"], flags=re.DOTALL)
             html = re.sub(r"<td>([^<]{30,})</td>", r'<td class="long">\1</td>', html)
             return f'<div class="output">\n{html.strip()}\n</div>' if html.strip() else ""
-        if markdown := data.get("text/markdown"): return self.linked(markdown)
+        if markdown := data.get("text/markdown"): return self.linked(markdown.replace(" ± ", "\u00a0±\u00a0"))  # a cell stays on its line
         text = output.get("text") or data.get("text/plain") or ""
         return f"```{{ .text .output }}\n{text.rstrip()}\n```" if text.strip() else ""
 
