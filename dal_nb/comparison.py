@@ -43,11 +43,11 @@ def paired_tests(
 # %% ../nbs/07_comparison.ipynb #a4bc6c88
 def tests_table(
     tests: pd.DataFrame,  # as from `paired_tests`
-) -> pd.DataFrame:  # of texts: index (HP, pair), columns (stage, difference | t | Wilcoxon)
+) -> pd.DataFrame:  # of texts: index (HP, pair), columns (stage, difference | p (t) | p (Wilcoxon))
     "Differences in percentage points, and the p values after Holm's correction."
     if not len(tests): return tests
     pair = [f"{NAMES.get(a, a)} - {NAMES.get(b, b)}" for a, b in zip(tests["first"], tests["second"])]
-    parts = {"difference": tests.difference.map("{:+.2f}".format), "t": tests.t_holm.map("{:.3f}".format), "Wilcoxon": tests.wilcoxon_holm.map("{:.3f}".format)}
+    parts = {"difference": tests.difference.map("{:+.2f}".format), "p (t)": tests.t_holm.map("{:.3f}".format), "p (Wilcoxon)": tests.wilcoxon_holm.map("{:.3f}".format)}
     texts = pd.concat([tests.assign(pair=pair, what=name, text=column) for name, column in parts.items()])
     wide = texts.pivot(index=["hp", "pair"], columns=["stage", "what"], values="text").fillna("missing")
     return wide[[(stage, name) for stage in ("AL", "BO") if stage in set(tests.stage) for name in parts]].rename_axis(columns=[None, None])
