@@ -162,10 +162,10 @@ def last_start(log: Path) -> str:
     "What a log says since the last start of its cell."
     return log.read_text(errors="replace").rpartition(" === ")[2] if log.exists() else ""
 
-# %% ../nbs/08_task.ipynb #65bbcb77
+# %% ../nbs/08_task.ipynb #a40ef952
 def requeue() -> str:  # what was done, for the log
     "Put this job back into the queue, if it is running."
-    job = os.environ.get("SLURM_JOB_ID", "")
+    job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     ask = lambda *words: subprocess.run(["scontrol", *words, job], capture_output=True, text=True)
     if "JobState=RUNNING" not in ask("show", "job", "--oneliner").stdout: return "not requeued, as SLURM is ending this job: if it was not requeued by hand, dal_nb_resubmit submits it again"
     answer = ask("requeue")

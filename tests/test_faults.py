@@ -68,14 +68,17 @@ def python(code: str, **kwargs) -> subprocess.Popen:
 
 # ---- killed ----
 
-def kill_twenty_times(code: str, folder, seed: int) -> int:  # kills
-    "Start, kill with SIGKILL after a random time, start again; afresh whenever it is complete. It ends complete."
-    rng, kills = random.Random(seed), 0
+def kill_twenty_times(code: str, folder, seed: int, check) -> list:  # starts that each completed one took
+    "Start, kill with SIGKILL after a random time, start again; afresh whenever it is complete, and `check` has compared it."
+    rng, kills, starts = random.Random(seed), 0, []
+    def completed():
+        check()
+        starts.append(len(folder.record["starts"]))
+        if kills < 20: shutil.rmtree(folder.path)
     begin = time.monotonic()
     python(code).wait(timeout=300)
-    assert folder.is_complete
     whole = time.monotonic() - begin
-    shutil.rmtree(folder.path)
+    completed()
     while kills < 20:
         process = python(code)
         try: process.wait(rng.uniform(0, 1.1 * whole))
@@ -84,9 +87,11 @@ def kill_twenty_times(code: str, folder, seed: int) -> int:  # kills
             kills += 1
         errors = process.communicate()[1]
         assert process.returncode in (0, -signal.SIGKILL), errors
-        if folder.is_complete and kills < 20: shutil.rmtree(folder.path)
+        if folder.is_complete and kills < 20: completed()
     assert python(code).wait(timeout=300) == 0
-    return kills
+    completed()
+    assert max(starts) > 2  # some were killed in the middle
+    return starts
 
 
 @slow
@@ -96,10 +101,10 @@ def test_twenty_kills_of_a_run(tmp_path):
     run_al(alone, progress=False)
     folder = RunFolder(run_path(killed))
     code = f"from dal_nb.config import RunConfig; from dal_nb.loop import run_al; run_al(RunConfig(**{asdict(killed)!r}), progress=False)"
-    kills = kill_twenty_times(code, folder, seed=1)
-    assert_same(RunFolder(run_path(alone)), folder)
-    assert not list(folder.path.glob(".*")), "something was left lying about"
-    print(f"{kills} kills, {len(folder.record['starts'])} starts of the last run")
+    def check():
+        assert_same(RunFolder(run_path(alone)), folder)
+        assert not list(folder.path.glob(".*")), "something was left lying about"
+    print("20 kills; starts of each completed run:", kill_twenty_times(code, folder, 1, check))
 
 
 @slow
@@ -108,13 +113,13 @@ def test_twenty_kills_of_a_search(tmp_path):
     bo = BOConfig(run_dir=str(run.path), n_trials=5, n_folds=3, out_dir=str(tmp_path / "killed"))
     code = "from dal_nb.bo import run_bo; from dal_nb.bofolder import BOConfig; run_bo(BOConfig(**{!r}), progress=False)"
     folder = BOFolder(bo.out_dir)
-    kills = kill_twenty_times(code.format(asdict(bo)), folder, seed=2)
     alone = replace(bo, out_dir=str(tmp_path / "alone"))
     assert python(code.format(asdict(alone))).wait(timeout=300) == 0
     a, b = BOFolder(alone.out_dir), folder
-    pd.testing.assert_frame_equal(a.table().drop(columns="seconds"), b.table().drop(columns="seconds"), check_exact=True)
-    assert a.record["best"]["hps"] == b.record["best"]["hps"] and a.record["best"]["test"] == b.record["best"]["test"]
-    print(f"{kills} kills, {len(folder.record['starts'])} starts of the last search")
+    def check():
+        pd.testing.assert_frame_equal(a.table().drop(columns="seconds"), b.table().drop(columns="seconds"), check_exact=True)
+        assert a.record["best"]["hps"] == b.record["best"]["hps"] and a.record["best"]["test"] == b.record["best"]["test"]
+    print("20 kills; starts of each completed search:", kill_twenty_times(code.format(asdict(bo)), folder, 2, check))
 
 
 def test_killed_kernel(tmp_path, alone):
