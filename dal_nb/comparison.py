@@ -36,8 +36,8 @@ def paired_tests(
             if len(d) < 3: continue
             w = 1.0 if not d.any() else stats.wilcoxon(d).pvalue
             found.append(dict(hp=hp, stage=stage, first=a, second=b, n=len(d), difference=d.mean(), t_p=paired_t(d), wilcoxon_p=w))
-    frame = pd.DataFrame(found)
-    for name in ("t", "wilcoxon") if len(frame) else (): frame[f"{name}_holm"] = multipletests(frame[f"{name}_p"], method="holm")[1]
+    frame = pd.DataFrame(found, columns=["hp", "stage", "first", "second", "n", "difference", "t_p", "wilcoxon_p"])
+    for name in ("t", "wilcoxon"): frame[f"{name}_holm"] = multipletests(frame[f"{name}_p"], method="holm")[1] if len(frame) else frame[f"{name}_p"]
     return frame
 
 # %% ../nbs/07_comparison.ipynb #a4bc6c88
