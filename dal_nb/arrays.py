@@ -61,6 +61,7 @@ def chosen(study: Study, frame: pd.DataFrame, only: dict) -> pd.DataFrame:
         frame = frame[[a is None or a in values for a in at]]
     return frame
 
+# %% ../nbs/08_arrays.ipynb #bcffb87b
 def plan(
     study: Study,
     frame: pd.DataFrame,  # of `standing`
@@ -85,6 +86,7 @@ def plan(
         for name, cells in todo[todo.array != "al"].groupby("array", sort=False): arrays += _searches(name, cells.run.tolist(), maker, done, per_task)
     return arrays
 
+# %% ../nbs/08_arrays.ipynb #26e2ba04
 def _searches(name, numbers, maker, done, per_task) -> list:
     "Arrays of searches at one budget: one for every array of runs that they wait for, and one for the runs that are done. Others cannot start."
     behind, free = {}, {}

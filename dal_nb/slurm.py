@@ -52,6 +52,7 @@ def check_inputs(study: Study, data_dir: str):
     for name in {c.strategy for c in configs}: get_strategy(name)
     for c in {(c.dataset, c.image_size): c for c in configs}.values(): print(load_dataset(c.dataset, c.data_dir, download=c.download, image_size=c.image_size))
 
+# %% ../nbs/08_slurm.ipynb #696c2738
 def submit(
     study: Study,
     source: str,  # its name or path, for the tasks
@@ -75,6 +76,7 @@ def submit(
         if dry_run: print(_shell(array, command(f"${array.after}" if array.after and not array.after[0].isdigit() else array.after)))
         else: ids[array.label] = _submit_one(study, array, command(ids.get(array.after, array.after)))
 
+# %% ../nbs/08_slurm.ipynb #21636d59
 def _queue(dry_run) -> dict:
     "What is in the queue; a dry run goes on where SLURM does not answer."
     try: return queue()
@@ -82,11 +84,13 @@ def _queue(dry_run) -> dict:
         if not dry_run: raise
         return print(f"# {error}".replace("\n", " ")) or {}
 
+# %% ../nbs/08_slurm.ipynb #742fdf64
 def _shell(array, words) -> str:
     "A command as one types it; it keeps the job id of runs, which the searches refer to."
     text = " ".join(w if w.startswith("--dependency=") else shlex.quote(w) for w in words)
     return f"{array.label}=$({text})" if array.name == "al" else text
 
+# %% ../nbs/08_slurm.ipynb #7c01a579
 def _submit_one(study, array, words) -> str:
     "Call sbatch and note the tasks in jobs.csv; the job id."
     answer = subprocess.run(words, capture_output=True, text=True)
@@ -118,11 +122,13 @@ def main(arguments=None):
     how = dict(per_task=a.runs_per_task, throttle=a.throttle, data_dir=str(Path(a.data_dir or "data").resolve()), options=options)
     _carefully(source, absolute(a.root, a.study), how, dict(only=only, stages=[a.stage] if a.stage else ["al", "bo"]), a.dry_run)
 
+# %% ../nbs/08_slurm.ipynb #88feb169
 def _split(words) -> tuple:
     "Our own words, and what comes after --."
     at = words.index("--") if "--" in words else len(words)
     return words[:at], words[at + 1:]
 
+# %% ../nbs/08_slurm.ipynb #4aea372a
 def _carefully(source, root, how, which, dry_run):
     "Submit, one at a time; an error is one sentence. `how` is kept for the next time."
     try:

@@ -6,7 +6,7 @@
 __all__ = ['IN_PATH', 'RECORDS', 'PRIVATE', 'cell_number', 'Cell', 'Study', 'cells', 'cell', 'hps', 'budgets', 'load_study',
            'is_done', 'run_here', 'copy_records', 'records_of', 'main']
 
-# %% ../nbs/08_studies.ipynb #6dfb255c
+# %% ../nbs/08_studies.ipynb #50c1f3f6
 import argparse
 import itertools
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from .bofolder import BOFolder, make_bo_config
+from .bofolder import BO_PLACE, BOFolder, make_bo_config
 from .config import differing, make_config, run_path, unknown_name
 from .core import InUse, RunFolder, write_json
 from .progress import Progress
@@ -175,17 +175,21 @@ def load_study(
         if part not in wanted: raise ValueError(f"{path}: {unknown_name('part', part, wanted)}")
     return Study(path.stem, parts["run"] or {}, parts.get("bo") or {}, parts["grid"], parts.get("bo_grid") or {}, str(root))
 
-# %% ../nbs/08_studies.ipynb #d2abd05e
+# %% ../nbs/08_studies.ipynb #0c3c6752
+def _changed(cell) -> dict:
+    "Settings in which a complete folder differs from its cell: name → (there, in the study)."
+    if cell.stage == "al": return {k: v for k, v in differing(RunFolder(cell.folder).record["config"], vars(make_config(**cell.parameters))).items() if v[1] != "auto"}
+    there, wanted = BOFolder(cell.folder).record["config"], json.loads(json.dumps(vars(make_bo_config(**cell.parameters))))
+    return {k: (there.get(k), v) for k, v in wanted.items() if k not in BO_PLACE and there.get(k) != v and (k, v) != ("seed", -1)}  # -1: the run's
+
 def is_done(
     cell: Cell,
 ) -> bool:
     "Is the folder of a cell complete? `ValueError` where it holds something else than the cell asks for, or is damaged."
-    if cell.stage == "bo": return BOFolder(cell.folder).is_complete
-    folder = RunFolder(cell.folder)
-    if not folder.is_complete: return False
-    wanted, there = vars(make_config(**cell.parameters)), folder.record["config"]
-    changed = {k: v for k, v in differing(there, wanted).items() if v[1] != "auto"}
-    if changed: raise ValueError(f"{cell.folder} holds another run ({'; '.join(f'{k}: {old!r} there, {new!r} in the study' for k, (old, new) in changed.items())}).")
+    kind, what = (RunFolder, "run") if cell.stage == "al" else (BOFolder, "search")
+    if not kind(cell.folder).is_complete: return False
+    if changed := _changed(cell):
+        raise ValueError(f"{cell.folder} holds another {what} ({'; '.join(f'{k}: {old!r} there, {new!r} in the study' for k, (old, new) in changed.items())}). Choose another root, or delete that folder.")
     return True
 
 # %% ../nbs/08_studies.ipynb #af0df3e0

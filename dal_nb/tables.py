@@ -181,6 +181,7 @@ def main(arguments=None):
         if a.out: write_tables(a.out, f"{budget}-difference", t, cells, budget)
     if other_hps(records.runs, hps): print(other_hps(records.runs, hps))
 
+# %% ../nbs/07_tables.ipynb #84c5ba19
 def _study(name, root):
     "The study of this name, or None, and the folder of its runs: `root`, or the published records."
     if name is None: return None, root

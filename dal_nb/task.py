@@ -73,10 +73,12 @@ def notebook_of(cell: Cell) -> Path:
     "Where the executed notebook of a cell is to be."
     return cell.folder / ("run.ipynb" if cell.stage == "al" else "bo.ipynb")
 
+# %% ../nbs/08_task.ipynb #f070c0e8
 def _partial(cell) -> Path:
     "Where it is until then."
     return notebook_of(cell).with_name(f".{notebook_of(cell).stem}.{socket.gethostname()}.{os.getpid()}.ipynb")
 
+# %% ../nbs/08_task.ipynb #699bb903
 def start_papermill(study: Study, cell: Cell, parameters: dict, threads: int) -> subprocess.Popen:
     "Start the notebook of a cell; what it says goes to the end of the cell's log."
     cell.folder.mkdir(parents=True, exist_ok=True)
@@ -84,12 +86,14 @@ def start_papermill(study: Study, cell: Cell, parameters: dict, threads: int) ->
     with open(log_of(study, cell), "ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, preexec_fn=_end_with_task)
 
+# %% ../nbs/08_task.ipynb #7516659e
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 def _end_with_task():
     "In the new process: have Linux send it SIGTERM should the task be killed. Not every SLURM ends what a task has left behind."
     if LIBC: LIBC.prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
+# %% ../nbs/08_task.ipynb #398cbcf9
 def stop_papermill(process: subprocess.Popen, patience: float = 10.0):
     "Ask papermill to end its kernel; what has not ended after `patience` seconds is killed."
     try: tree = psutil.Process(process.pid).children(recursive=True)
@@ -149,6 +153,7 @@ def run_task(
         say(study, cells[i], "stopped by a signal; what is finished is on disk, and the next start goes on from there")
     return "stopped" if running else "failed" if failed else "done"
 
+# %% ../nbs/08_task.ipynb #7be7ac07
 def _ended(study, cell, code) -> bool:
     "Put the notebook in its place where all went well; say what to do otherwise."
     if code == 0: os.replace(_partial(cell), notebook_of(cell))
@@ -158,6 +163,7 @@ def _ended(study, cell, code) -> bool:
     say(study, cell, "done" if code == 0 else f"FAILED with exit code {code}: {why}. What is finished is on disk; dal_nb_resubmit {study.name} goes on from there")
     return code == 0
 
+# %% ../nbs/08_task.ipynb #f4d6e951
 def last_start(log: Path) -> str:
     "What a log says since the last start of its cell."
     return log.read_text(errors="replace").rpartition(" === ")[2] if log.exists() else ""
