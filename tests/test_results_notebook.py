@@ -86,7 +86,7 @@ def test_a_study_with_known_effects(tmp_path):
     # ranges over HPs at 60 and 100 labels, before and after BO
     assert {"Random 0.0 0.0 0.0 0.0", "Entropy 24.0 0.0 24.0 0.0"} <= shown
     # validation overstates for entropy, by 5 points, in every search
-    assert "entropy 5.0 0.0 5 5.0 5.0" in shown
+    assert "Entropy 5.0 0.0 5 5.0 5.0" in shown
 
 
 def test_an_unfinished_study(tmp_path):
