@@ -111,7 +111,7 @@ def main(arguments=None):
     parser.add_argument("--stage", choices=["al", "bo"], help="only the runs, or only the searches")
     parser.add_argument("--runs-per-task", type=int, default=1, metavar="K", help="so many runs, or searches, share a task and its GPU")
     parser.add_argument("--throttle", type=int, default=0, metavar="N", help="at most so many tasks of an array at a time")
-    parser.add_argument("--root", default="", help="run folders are made below it; runs/STUDY unless given")
+    parser.add_argument("--root", default="", help="run folders are made below it; studies/STUDY unless given")
     parser.add_argument("--data-dir", default="", help="where named data sets lie; data unless given")
     own, options = _split(sys.argv[1:] if arguments is None else arguments)
     a = parser.parse_args(own)
@@ -147,7 +147,7 @@ def resubmit(arguments=None):
     parser = argparse.ArgumentParser("dal_nb_resubmit", description=resubmit.__doc__)
     parser.add_argument("study", help="a name in slurm/studies, or the path of a .yaml file")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
-    parser.add_argument("--root", default="", help="where the run folders are; runs/STUDY unless given")
+    parser.add_argument("--root", default="", help="where the run folders are; studies/STUDY unless given")
     a = parser.parse_args(arguments)
     root = absolute(a.root, a.study)
     kept = Path(root) / "slurm" / "submit.json"

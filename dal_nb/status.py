@@ -117,13 +117,13 @@ def main(arguments=None):
     "Show how a study on a SLURM cluster stands."
     parser = argparse.ArgumentParser("dal_nb_status", description=main.__doc__)
     parser.add_argument("study", help="a name in slurm/studies, or the path of a .yaml file")
-    parser.add_argument("--root", default="", help="where the run folders are; runs/STUDY unless given")
+    parser.add_argument("--root", default="", help="where the run folders are; studies/STUDY unless given")
     a = parser.parse_args(arguments)
     try: print(report(load_study(a.study, absolute(a.root, a.study))))
     except (ValueError, RuntimeError) as error: sys.exit(f"{error}")
 
 def absolute(root: str, study: str) -> str:
-    "The root of a study as an absolute path: runs/STUDY below the current folder unless it is given."
-    return str(Path(root or f"runs/{Path(study).stem}").resolve())
+    "The root of a study as an absolute path: studies/STUDY below the current folder unless it is given."
+    return str(Path(root or f"studies/{Path(study).stem}").resolve())
 
 if __name__ == "__main__" and "get_ipython" not in globals(): main()

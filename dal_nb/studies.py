@@ -48,7 +48,7 @@ class Cell:
     folder: Path  # the run folder, or the BO folder in it
     run: int  # number of the run; a search works on the labels of this one
 
-# %% ../nbs/08_studies.ipynb #3df2f2d5
+# %% ../nbs/08_studies.ipynb #d4afca17
 @dataclass(frozen=True)
 class Study:
     "The grid of a study. Raises `ValueError` for what cannot be run, naming it."
@@ -58,10 +58,10 @@ class Study:
     bo: dict  # parameters that all searches share
     grid: dict  # axis → list of values, or name → parameters
     bo_grid: dict = field(default_factory=dict)  # axis → the part of it that is searched; and `budget`
-    root: str = ""  # run folders are made below it; `runs/<name>` unless given
+    root: str = ""  # run folders are made below it; `studies/<name>` unless given
 
     def __post_init__(self):
-        if not self.root: object.__setattr__(self, "root", f"runs/{self.name}")
+        if not self.root: object.__setattr__(self, "root", f"studies/{self.name}")
         _check_study(self)
 
     def __repr__(self): return f"Study({self.name!r}: {len(self.cells('al'))} runs, {len(self.cells('bo'))} searches)"
@@ -152,7 +152,7 @@ def _check_cells(study):
             if budget not in labels: raise ValueError(f"The study {study.name!r}: its runs have no budget of {budget} labels; they have {', '.join(map(str, labels))}.")
     for cell in study.cells("bo"): make_bo_config(**cell.parameters)
 
-# %% ../nbs/08_studies.ipynb #fd76efde
+# %% ../nbs/08_studies.ipynb #b35b3e2e
 def _places(part: str) -> list:
     "The folder `part` of the repository: here or above, or in the checkout that this code is in."
     tops = [Path.cwd(), *Path.cwd().parents]
@@ -161,7 +161,7 @@ def _places(part: str) -> list:
 
 def load_study(
     name: str,  # of a file in slurm/studies, or the path of a .yaml file
-    root: str = "",  # run folders are made below it; `runs/<name>` unless given
+    root: str = "",  # run folders are made below it; `studies/<name>` unless given
 ) -> Study:
     "Read a study. `ValueError` that says what there is, for a study that is not there."
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else next((p / f"{name}.yaml" for p in _places("slurm/studies") if (p / f"{name}.yaml").exists()), None)
@@ -243,12 +243,12 @@ def records_of(
     if found is None: raise FileNotFoundError(f"There are no records of the study {study.name!r} in nbs/records; give the folder of its runs, {study.root}.")
     return found
 
-# %% ../nbs/08_studies.ipynb #1a6978d5
+# %% ../nbs/08_studies.ipynb #08f7e962
 def main(arguments=None):
     "Do what is missing of a study on this machine. The same command goes on after an interruption; a second process shares the work."
     parser = argparse.ArgumentParser("python -m dal_nb.studies", description=main.__doc__)
     parser.add_argument("study", help="a name in slurm/studies, or the path of a .yaml file")
-    parser.add_argument("--root", default="", help="run folders are made below it; runs/STUDY unless given")
+    parser.add_argument("--root", default="", help="run folders are made below it; studies/STUDY unless given")
     parser.add_argument("--stage", choices=["al", "bo"], help="only the runs, or only the searches")
     parser.add_argument("--data-dir", help="where named data sets lie")
     parser.add_argument("--records", metavar="FOLDER", help="only copy the records of what is there to this folder")

@@ -183,7 +183,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m dal_nb.task", description=main.__doc__)
     p.add_argument("array", help="al, or bo and the budget: bo2000")
     p.add_argument("study", help="a name in slurm/studies, or the path of a .yaml file")
-    p.add_argument("--root", default="", help="run folders are made below it; runs/STUDY unless given")
+    p.add_argument("--root", default="", help="run folders are made below it; studies/STUDY unless given")
     p.add_argument("--data-dir", default="", help="where named data sets lie")
     p.add_argument("--offset", type=int, default=0, help="the number of a run is the array index and this")
     p.add_argument("--groups", nargs="*", default=[], metavar="4=4+5+7", help="task 4 has the cells of the runs 4, 5 and 7")
