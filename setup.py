@@ -24,7 +24,7 @@ setup(
     url="https://github.com/dal-nb/dal_nb",
     packages=find_packages(include=["dal_nb", "dal_nb.*"]),
     include_package_data=True,
-    package_data={"dal_nb": ["*.csv"]},
+    package_data={"dal_nb": ["results/*.csv", "studies/*.yaml"]},
     python_requires=">=" + settings["min_python"],
     install_requires=settings["requirements"].split(),
     extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "docs")},

@@ -24,12 +24,12 @@ NBS = ROOT / "nbs"
 SECTIONS = {  # of the navigation: notebooks by pattern, in order
     "Start": ["index.ipynb"],
     "Experiments": ["run.ipynb", "bo.ipynb", "results.ipynb", "tutorial.ipynb"],
-    "The run": ["0[0-5]_*.ipynb"],
-    "Strategies": ["strategies/00_base.ipynb", "strategies/0[1-9]_*.ipynb", "strategies/*.ipynb"],
-    "Hyperparameter search": ["06_*.ipynb"],
-    "Results": ["07_*.ipynb"],
-    "Cluster": ["08_*.ipynb"],
-    "Pictures": ["09_*.ipynb"],
+    "The run": ["[01][0-9]_*.ipynb"],
+    "Strategies": ["strategies/*.ipynb"],
+    "Hyperparameter search": ["bo/*.ipynb"],
+    "Studies": ["studies/*.ipynb"],
+    "Results": ["results/*.ipynb"],
+    "Cluster": ["slurm/*.ipynb"],
     "Benchmarks": ["benchmarks/*.ipynb"],
 }
 

@@ -9,4 +9,4 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -e .venv/bin/activate ]; then
 # ---------------------------------------------------------------------------------------------------
 
 trap '' USR1  # SLURM's warning; the task listens for it as soon as it is up
-exec python -u -m dal_nb.task "$@"  # in place of this shell: it gets the signals that SLURM sends to the batch script
+exec python -u -m dal_nb.slurm.worker "$@"  # in place of this shell: it gets the signals that SLURM sends to the batch script

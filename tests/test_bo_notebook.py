@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from dal_nb.bofolder import BOFolder
+from dal_nb.bo.record import BOFolder
 from dal_nb.config import RunConfig
 from dal_nb.loop import run_al
 

@@ -20,13 +20,14 @@ import psutil
 import pytest
 import torch
 
-from dal_nb.bofolder import BOConfig, BOFolder, prepare_bo
+from dal_nb.bo.record import BOConfig, BOFolder, prepare_bo
 from dal_nb.config import RunConfig, run_path
-from dal_nb.core import RunFolder, generator
+from dal_nb.record import RunFolder
+from dal_nb.seeds import generator
 from dal_nb.data import load_dataset
 from dal_nb.loop import run_al
-from dal_nb.studies import Study
-from dal_nb.task import last_start, log_of, run_task
+from dal_nb.studies.grid import Study
+from dal_nb.slurm.worker import last_start, log_of, run_task
 
 CLOCK = ["train_seconds", "query_seconds", "peak_memory_mb"]
 SMALL = RunConfig(model="mlp", width=4, epochs=3, warmup_epochs=1, n_init=20, acq_size=10, budget=60, subset_size=200, cold_start=False)  # warm start needs the checkpoint, too
@@ -111,7 +112,7 @@ def test_twenty_kills_of_a_run(tmp_path):
 def test_twenty_kills_of_a_search(tmp_path):
     run = run_al(replace(SMALL, model="mlp", epochs=100, out_dir=str(tmp_path)), progress=False)
     bo = BOConfig(run_dir=str(run.path), n_trials=5, n_folds=3, out_dir=str(tmp_path / "killed"))
-    code = "from dal_nb.bo import run_bo; from dal_nb.bofolder import BOConfig; run_bo(BOConfig(**{!r}), progress=False)"
+    code = "from dal_nb.bo.search import run_bo; from dal_nb.bo.record import BOConfig; run_bo(BOConfig(**{!r}), progress=False)"
     folder = BOFolder(bo.out_dir)
     alone = replace(bo, out_dir=str(tmp_path / "alone"))
     assert python(code.format(asdict(alone))).wait(timeout=300) == 0
@@ -244,7 +245,7 @@ def test_checkpoint_with_code_runs_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["bo.json", "trials/0000.json"])
 def test_damaged_search_is_seen(name, tmp_path):
-    from dal_nb.bo import run_bo
+    from dal_nb.bo.search import run_bo
     run = run_al(replace(SMALL, out_dir=str(tmp_path)), progress=False)
     bo = BOConfig(run_dir=str(run.path), n_trials=2, n_folds=2)
     folder = run_bo(bo, progress=False)
@@ -258,7 +259,7 @@ def test_damaged_search_is_seen(name, tmp_path):
 @root_only
 def test_full_disk_of_a_search(tmp_path):
     "On a disk of 300 kB. (A run on a full disk is in test_run_notebook.py.)"
-    from dal_nb.bo import run_bo
+    from dal_nb.bo.search import run_bo
     run = run_al(replace(SMALL, out_dir=str(tmp_path)), progress=False)
     with mounted(tmp_path / "disk", "size=300k") as disk:
         bo = BOConfig(run_dir=str(run.path), n_trials=6, n_folds=3, out_dir=str(disk / "bo"))
@@ -276,7 +277,7 @@ def test_full_disk_of_a_search(tmp_path):
 def test_two_hosts_on_one_folder(tmp_path, alone):
     "A process on a machine of another name holds the folder; here it is refused, and says who has it. Then that machine dies."
     config = replace(SMALL, out_dir=str(tmp_path))
-    code = f"import time; from dal_nb.core import RunFolder; from dal_nb.loop import *; import dal_nb; from pathlib import Path\nwith RunFolder({str(run_path(config))!r}).lock(): time.sleep(600)"
+    code = f"import time; from dal_nb.record import RunFolder; from dal_nb.loop import *; import dal_nb; from pathlib import Path\nwith RunFolder({str(run_path(config))!r}).lock(): time.sleep(600)"
     there = subprocess.Popen(["unshare", "--uts", "--mount", "--kill-child", "--fork", "sh", "-c", 'hostname other-node; exec "$0" -c "$1"', sys.executable, code])
     try:
         owner, end = run_path(config) / "owner.json", time.monotonic() + 60

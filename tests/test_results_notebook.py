@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 
-from dal_nb.made_up import around, write_study
+from dal_nb.results.synthetic import around, write_study
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "nbs" / "results.ipynb"
 STUDY = """

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from dal_nb.config import make_config, run_path
-from dal_nb.core import RunFolder
+from dal_nb.record import RunFolder
 from dal_nb.data import load_dataset
 from dal_nb.loop import run_al
 

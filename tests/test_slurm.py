@@ -10,12 +10,12 @@ import psutil
 import pytest
 from slurm_here import missing, slurm
 
-from dal_nb.bofolder import BOFolder
-from dal_nb.core import RunFolder
-from dal_nb.slurm import main, resubmit
-from dal_nb.status import queue, read_jobs, report, standing
-from dal_nb.studies import load_study
-from dal_nb.task import log_of, notebook_of
+from dal_nb.bo.record import BOFolder
+from dal_nb.record import RunFolder
+from dal_nb.slurm.submit import main, resubmit
+from dal_nb.slurm.status import queue, read_jobs, report, standing
+from dal_nb.studies.grid import load_study
+from dal_nb.slurm.worker import log_of, notebook_of
 
 CLOCK = ["train_seconds", "query_seconds", "peak_memory_mb"]
 STUDY = """
@@ -60,7 +60,7 @@ def process_of(job: str) -> psutil.Process:
     "The batch script of an array task (12_3), which is our Python."
     for p in psutil.process_iter():
         try:
-            here = "dal_nb.task" in p.cmdline() and p.environ()
+            here = "dal_nb.slurm.worker" in p.cmdline() and p.environ()
             if here and f"{here.get('SLURM_ARRAY_JOB_ID')}_{here.get('SLURM_ARRAY_TASK_ID')}" == job: return p
         except (psutil.NoSuchProcess, psutil.AccessDenied): pass  # NoSuchProcess: zombies, too
     raise AssertionError(f"no process of {job}")
