@@ -48,7 +48,7 @@ def prepare(config: RunConfig) -> Setup:
     "Load and check all that a run needs. Raises before any training, and says what would be right."
     strategy, device = get_strategy(config.strategy), resolve_device(config.device)
     data = load_dataset(config.dataset, config.data_dir, download=config.download, image_size=config.image_size)
-    config = replace(config, model=resolve_model(config.model, data.shape), augment=resolve_augment(config.augment, data))
+    config = replace(config, model=resolve_model(config.model, data.shape), augment=resolve_augment(config.augment, data), posterior="none")
     build_model(config.model, data.shape, data.n_classes, config.width, seed=0)  # a builder that cannot is found here
     pool, held_out = split(data, config.val_fraction, config.seed)
     if config.budget > len(pool): raise ValueError(f"budget must be at most the {len(pool)} examples of the pool, got {config.budget}.")

@@ -20,19 +20,26 @@ STREAMS = (
     "strategy",  # the strategy's own draws
     "folds",  # cross-validation folds of the hyperparameter search
     "search",  # proposals of the hyperparameter search
+    "posterior",  # dropout masks, samples of the last layer
 )
 
 def seed_for(
     run_seed: int,  # the run's seed
     name: str,  # one of STREAMS
     cycle: int = 0,  # acquisition cycle (or another counter)
+    member: int = 0,  # of an ensemble; the first has the seeds of a lone network
 ) -> int:  # 0 … 2⁶³ - 1
-    "The seed of a named stream: the first 63 bits of a SHA-256 hash, so that neighbouring seeds have unrelated streams."
+    "The seed of a named stream: 63 bits of a SHA-256 hash, so that neighbouring seeds have unrelated streams."
     if name not in STREAMS: raise ValueError(f"Unknown stream {name!r}. Valid: {', '.join(STREAMS)}.")
-    return int.from_bytes(hashlib.sha256(f"{run_seed}/{name}/{cycle}".encode()).digest()[:8], "big") >> 1
+    text = f"{run_seed}/{name}/{cycle}" + (f"/{member}" if member else "")
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 def generator(
-    run_seed: int, name: str, cycle: int = 0,  # as in `seed_for`
+    run_seed: int,  # this and the rest as in `seed_for`
+    name: str,
+    cycle: int = 0,
+    member: int = 0,
 ) -> torch.Generator:  # on the CPU, so that every device draws the same numbers
     "A fresh generator at the start of a named stream."
-    return torch.Generator().manual_seed(seed_for(run_seed, name, cycle))
+    return torch.Generator().manual_seed(seed_for(run_seed, name, cycle, member))

@@ -16,7 +16,7 @@ from .folds import OBJECTIVES
 from .racing import DIRECTIONS
 from .record import BOFolder
 from .space import distributions
-from ..config import RunConfig
+from ..config import RunConfig, upgraded
 
 # %% ../../nbs/bo/06_plots.ipynb #b79ff533
 def study_of(
@@ -25,7 +25,7 @@ def study_of(
     "The ended trials of a search as an Optuna study. Trials with fewer than all folds are pruned ones."
     record = folder.record
     objective, K = record["config"]["objective"], record["task"]["n_folds"]
-    dists = distributions(record["config"]["space"], RunConfig(**record["task"]["recipe"]))
+    dists = distributions(record["config"]["space"], RunConfig(**upgraded(record["task"]["recipe"])))
     study = optuna.create_study(direction=DIRECTIONS[OBJECTIVES[objective]])
     for row, t in zip(folder.table().to_dict("records"), folder.trials):
         if t["state"] == "running": continue

@@ -19,7 +19,7 @@ from ..augment import resolve_augment
 from .folds import OBJECTIVES, Task, fold_score, labeled_part, labels_of_csv, labels_of_run, make_folds, settle_folds
 from .sampler import SAMPLERS
 from .space import SPACE, own_point
-from ..config import PLACE, RunConfig, _coerce
+from ..config import PLACE, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
 from ..environment import environment
 from ..files import write_csv, write_json
@@ -144,7 +144,7 @@ def prepare_bo(
     run, al = RunFolder(bo.run_dir), {}
     recorded = run.record if bo.run_dir else None
     if bo.run_dir and not recorded: raise ValueError(f"{run.path.resolve()} holds no active-learning run (no config.json).")
-    if recorded: config = RunConfig(**recorded["config"])
+    if recorded: config = RunConfig(**upgraded(recorded["config"]))
     if config is None: raise ValueError("Indices without a run need a recipe: give run_dir, or a RunConfig.")
     config = replace(config, device=bo.device, **({"data_dir": bo.data_dir} if bo.data_dir else {}))
     data = load_dataset(config.dataset, config.data_dir, download=config.download, image_size=config.image_size)
@@ -172,7 +172,7 @@ def begin_bo(setup: BOSetup):
     folder, asked = setup.folder, json.loads(json.dumps(dict(config=asdict(setup.bo), task=setup.record)))
     record = folder.record or dict(**asked, state="running", starts=[])
     flat = lambda r: {**{k: v for k, v in r["config"].items() if k not in BO_PLACE}, **{k: v for k, v in r["task"].items() if k not in ("recipe", "notes")},
-                      **{f"recipe {k}": v for k, v in r["task"]["recipe"].items() if k not in PLACE}}
+                      **{f"recipe {k}": v for k, v in upgraded(r["task"]["recipe"]).items() if k not in PLACE}}
     old, new = flat(record), flat(asked)
     what = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} asked for" for k in {**old, **new} if old.get(k) != new.get(k))
     if what: raise ValueError(f"{folder.path} holds another search ({what}). Choose another out_dir, or delete that folder.")

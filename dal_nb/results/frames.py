@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..config import PLACE
+from ..config import PLACE, upgraded
 from ..record import bo_budget, find_runs
 
 # %% ../../nbs/results/01_frames.ipynb #0fe389aa
@@ -37,7 +37,7 @@ def _run_row(path: str, root: str):
     "One row of `runs`, without what the cycles say."
     record, problem = _read_record(os.path.join(path, "config.json"))
     data, start = record.get("data") or {}, (record.get("starts") or [{}])[-1]
-    return {"run": os.path.relpath(path, root), **(record.get("config") or {}), "data": data.get("fingerprint"), "split": data.get("split"),
+    return {"run": os.path.relpath(path, root), **upgraded(record.get("config") or {}), "data": data.get("fingerprint"), "split": data.get("split"),
             "torch": (start.get("packages") or {}).get("torch"), "ran_on": start.get("device"), "commit": start.get("commit"), "problem": problem}
 
 # %% ../../nbs/results/01_frames.ipynb #333667de
