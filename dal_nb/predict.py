@@ -49,7 +49,7 @@ def predict_stochastic(
     generator: torch.Generator,  # CPU; seeds the dropout masks
     **kwargs,
 ) -> torch.Tensor:  # logits_S_N_C
-    "Logits of several passes with dropout on (Monte-Carlo dropout, Gal & Ghahramani 2016). `ValueError` without dropout."
+    "Logits of passes with dropout on (Monte-Carlo dropout, Gal & Ghahramani 2016). `ValueError` without dropout."
     dropout = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
     if not dropout: raise ValueError("Stochastic passes need a model with dropout layers; this one has none.")
     model.eval()

@@ -147,7 +147,7 @@ def fit(
         for epoch in range(config.epochs):
             before = {k: v.clone() for k, v in model.state_dict().items()}
             set_rate(optimizer, learning_rate(epoch, config))
-            logits_N_C, targets_N_C = _train_epoch(model, batches, optimizer, config.precision)
+            logits_N_C, targets_N_C = _train_epoch(model, params, batches, optimizer, config.precision)
             log.steps += batches.steps
             log.images += batches.steps * batches.size
             if not _record(log, logits_N_C, targets_N_C, params):
@@ -155,13 +155,13 @@ def fit(
                 break
             if on_epoch is not None:
                 on_epoch(log)
-    optimizer.zero_grad()
+    optimizer.zero_grad()  # frees the gradients
     log.seconds = time.perf_counter() - start
     return log
 
 # %% ../nbs/11_training.ipynb #t0000010
 def _train_epoch(
-    model, batches, optimizer,
+    model, params, batches, optimizer,
     precision: str,  # fp32 or bf16
 ) -> tuple[torch.Tensor, torch.Tensor]:  # logits_N_C as each batch had them, targets_N_C
     "One pass over the batches: forward, backward from the gradient of the loss, step."
@@ -173,8 +173,9 @@ def _train_epoch(
         with context:
             z_B_C = model(x_B)[0]
         z = z_B_C.detach()
-        optimizer.zero_grad()
-        z_B_C.backward(cross_entropy_grad(z, t_B_C))
+        gradients = torch.autograd.grad(z_B_C, params, cross_entropy_grad(z, t_B_C), materialize_grads=True)
+        for p, gradient in zip(params, gradients):
+            p.grad = gradient
         optimizer.step()
         logits.append(z)
         targets.append(t_B_C)
