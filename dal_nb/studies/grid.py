@@ -15,7 +15,6 @@ import yaml
 from fastcore.basics import patch
 
 import dal_nb
-
 from ..bo.record import make_bo_config
 from ..config import WITH_OPTIONS, RunConfig, make_config, run_path
 from ..lookup import parse_call, unknown_name
@@ -220,10 +219,8 @@ def repository_folders(
     part: str,  # "slurm/studies"
 ) -> list[Path]:  # the nearest first; they need not exist
     "Where a folder of the repository may be: here or above, or in the checkout that this code is in."
-    tops = [Path.cwd(), *Path.cwd().parents]
-    if "__file__" in globals():
-        tops.append(Path(__file__).resolve().parents[2])
-    return [top / part for top in tops]
+    checkout = Path(dal_nb.__file__).resolve().parents[1]
+    return [top / part for top in [Path.cwd(), *Path.cwd().parents, checkout]]
 
 # %% ../../nbs/studies/00_grid.ipynb #1273adb7
 def study_files() -> dict[str, Path]:
