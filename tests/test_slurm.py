@@ -31,13 +31,13 @@ bo_grid: {hp: [HP 1], budget: [60]}
 """
 SLOW = """
 import os, time
-from torch import nn
+from pathlib import Path
 from dal_nb.models import MLP
 
 class Slow(MLP):
-    "A perceptron that takes its time to train where SLOW says so: the same numbers, and time to disturb it."
+    "A perceptron that takes its time to train while a file says so: the same numbers, and time to disturb it."
     def forward(self, x):
-        if self.training: time.sleep(float(os.environ.get("SLOW", 0)))
+        if self.training and "SLOW" in os.environ: time.sleep(float(Path(os.environ["SLOW"]).read_text() or 0))
         return super().forward(x)
 
 def build(shape, n_classes, width): return Slow(64, n_classes, width)
@@ -98,12 +98,13 @@ def test_a_disturbed_study_ends_as_a_quiet_one(study, tmp_path, monkeypatch):
     state = lambda: state_of_study(study, queue()).set_index(["array", "run"]).state
     log = lambda c: log_of(study, c).read_text() if log_of(study, c).exists() else ""
     finished = lambda run: len(RunFolder(run_of[run].folder).cycles)
+    step_takes = (tmp_path / "slow.txt").write_text  # seconds, from now on
+    monkeypatch.setenv("SLOW", str(tmp_path / "slow.txt"))
+    step_takes("0.5")
 
     with slurm(tmp_path / "slurm", cpus=4):
         first = run_of[out_of_time].names
-        monkeypatch.setenv("SLOW", "0.5")
         main([file, *root, "--stage", "al", "--only", f"strategy={first['strategy']}", "--only", f"hp={first['hp']}", "--", "--cpus-per-task=1", "--gres=gpu:1", "--signal=B:USR1@180"])
-        monkeypatch.setenv("SLOW", "0.2")
         main([file, *root, "--", "--cpus-per-task=1"])
         assert len(read_jobs(study.root)) == 6  # four runs and two searches, each once
         main([file, *root, "--", "--cpus-per-task=1"])
@@ -116,6 +117,8 @@ def test_a_disturbed_study_ends_as_a_quiet_one(study, tmp_path, monkeypatch):
         assert scontrol("requeue", job[requeued]).returncode == 0
         subprocess.run(["scancel", job[cancelled]], check=True)
         process_of(job[killed]).kill()
+        alone = load_study(file, root=tmp_path / "alone")  # the same study on a machine that is left in peace
+        quiet = subprocess.Popen([sys.executable, "-m", "dal_nb.studies", file, "--root", alone.root], env={**os.environ, "SLOW": os.devnull}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         lost = {("al", cancelled): "failed", ("al", killed): "failed", ("bo60", cancelled): "missing"}
         wait_for(lambda: state()[list(lost)].to_dict() == lost, say=lambda: report(study))
         text = report(study)
@@ -124,9 +127,11 @@ def test_a_disturbed_study_ends_as_a_quiet_one(study, tmp_path, monkeypatch):
         assert len(read_jobs(study.root)) == 9  # what was lost, and nothing else
 
         wait_for(lambda: "requeued" in log(run_of[out_of_time]), say=lambda: log(run_of[out_of_time]))  # it has heard the warning
+        step_takes("0.2")
         wait_for(lambda: start_now() or len(BOFolder(search[out_of_time].folder).trials) > 1, say=lambda: report(study))
         task = next(f"{t.job}_{t.index}" for t in read_jobs(study.root).itertuples() if (t.array, t.run) == ("bo60", out_of_time))
         subprocess.run(["scancel", "--batch", "--signal=USR1", task], check=True)  # a search is warned, too
+        step_takes("0")
         wait_for(lambda: "requeued" in log(search[out_of_time]), say=lambda: log(search[out_of_time]))
         wait_for(lambda: start_now() or not queue(), say=lambda: report(study))
         assert set(state()) == {"done"}, report(study)
@@ -135,8 +140,8 @@ def test_a_disturbed_study_ends_as_a_quiet_one(study, tmp_path, monkeypatch):
 
     assert [log(run_of[r]).count(" === ") for r in (out_of_time, requeued, cancelled, killed)] == [2, 2, 2, 2]
     assert all(notebook_of(c).exists() for c in [*run_of.values(), *search.values()])
-    alone = load_study(file, root=tmp_path / "alone")
-    subprocess.run([sys.executable, "-m", "dal_nb.studies", file, "--root", alone.root], check=True, env={**os.environ, "SLOW": "0"}, capture_output=True)
+    said, _ = quiet.communicate()
+    assert quiet.returncode == 0, said
     for a, b in zip(study.experiments("al"), alone.experiments("al")):
         a, b = RunFolder(a.folder), RunFolder(b.folder)
         pd.testing.assert_frame_equal(a.selected, b.selected, check_exact=True)
