@@ -1,5 +1,7 @@
 """A real SLURM on this machine, for as long as a test lasts: one node, one partition, and a pretended GPU. It needs root and Debian's slurm-wlm and munge.
 
+The node says that it has 64 GB, so that the defaults of the batch scripts are not refused (`--mem=8G`); memory is neither shared out nor enforced.
+
 As a command it starts one to play with, and stops it: `python tests/slurm_here.py start|stop FOLDER` (start prints the line that points SLURM's commands to it).
 """
 import os
@@ -43,7 +45,7 @@ JobRequeue=1
 KillWait=5
 MinJobAge=600
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 Gres=gpu:1 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 Gres=gpu:1 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 

@@ -127,7 +127,7 @@ def test_killed_kernel(tmp_path, alone):
     "The kernel of a task dies, as the system kills it for want of memory. The task says so; the next one goes on."
     parameters = {k: v for k, v in asdict(SMALL).items() if v != getattr(RunConfig(), k)}
     study = Study("one", dict(parameters, model="mlp", epochs=SMALL.epochs), {}, dict(strategy=["badge"]), root=str(tmp_path))
-    cell, killed = study.cell("al", 0), []
+    cell, killed = study.experiment("al", 0), []
     def kill_kernel():
         "Asked five times a second by the task. Never asks to stop."
         kernels = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE and "ipykernel_launcher" in " ".join(p.cmdline())]

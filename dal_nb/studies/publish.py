@@ -11,26 +11,39 @@ from pathlib import Path
 
 from ..files import write_json
 from ..record import find_runs
-from .grid import Study, _places
+from .grid import Study, repository_folders
 
 # %% ../../nbs/studies/02_publish.ipynb #06f5e7ae
 RECORDS = ("config.json", "cycles.csv", "selected.csv", "bo*/bo.json", "bo*/trials.csv")  # of a run folder
 PRIVATE = ("host", "platform", "command")  # of the starts that a record notes
 
+def _copy_public(
+    path: Path,
+    to: Path,
+):
+    "Copy one file; of the starts in a record, only what names no machine."
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix != ".json":
+        to.write_bytes(path.read_bytes())
+        return
+    record = json.loads(path.read_text())
+    for start in record["starts"]:
+        for name in PRIVATE:
+            start.pop(name, None)
+    write_json(to, record)
+
+# %% ../../nbs/studies/02_publish.ipynb #33dd0cb5
 def copy_records(
-    root,  # folder of a study's runs
-    dest,  # the same layout is made below it
+    root: str | Path,  # folder of a study's runs
+    dest: str | Path,  # the same layout is made below it
 ) -> int:  # files copied
     "Copy the small files of all run folders, without checkpoints and without what names a machine."
-    found = [path for run, _ in find_runs(root) for pattern in RECORDS for path in sorted(Path(run).glob(pattern))]
+    found = []
+    for run, _ in find_runs(root):
+        for pattern in RECORDS:
+            found += sorted(Path(run).glob(pattern))
     for path in found:
-        to = Path(dest, path.relative_to(root))
-        to.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".json":
-            record = json.loads(path.read_text())
-            record["starts"] = [{k: v for k, v in start.items() if k not in PRIVATE} for start in record["starts"]]
-            write_json(to, record)
-        else: to.write_bytes(path.read_bytes())
+        _copy_public(path, Path(dest, path.relative_to(root)))
     return len(found)
 
 # %% ../../nbs/studies/02_publish.ipynb #3d0dfefd
@@ -38,6 +51,8 @@ def records_of(
     study: Study,
 ) -> Path:
     "The folder with the published records of a study. `FileNotFoundError` where there are none."
-    found = next((p for p in _places(f"nbs/records/{study.name}") if p.is_dir()), None)
-    if found is None: raise FileNotFoundError(f"There are no records of the study {study.name!r} in nbs/records; give the folder of its runs, {study.root}.")
-    return found
+    for folder in repository_folders(f"nbs/records/{study.name}"):
+        if folder.is_dir(): return folder
+    raise FileNotFoundError(
+        f"There are no records of the study {study.name!r} in nbs/records, here or above. Published records lie in "
+        f"a clone of the repository: work in one, or give the folder of the study's runs, {study.root}.")

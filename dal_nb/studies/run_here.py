@@ -7,49 +7,82 @@ __all__ = ['is_done', 'run_here']
 
 # %% ../../nbs/studies/01_run_here.ipynb #0ffb8dc9
 import json
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from ..bo.record import BO_PLACE, BOFolder, make_bo_config
 from ..config import differing, make_config
 from ..progress import Progress
 from ..record import InUse, RunFolder
-from .grid import Cell, Study
+from .grid import Experiment, Study
+
+# %% ../../nbs/studies/01_run_here.ipynb #d4e58474
+def _changed_run(experiment) -> dict[str, tuple]:
+    "Settings in which a complete run differs from its study: name → (there, in the study)."
+    there = RunFolder(experiment.folder).record["config"]
+    found = differing(there, vars(make_config(**experiment.parameters)))
+    return {name: pair for name, pair in found.items() if pair[1] != "auto"}  # auto: as the run has settled it
 
 # %% ../../nbs/studies/01_run_here.ipynb #8987c108
-def _changed(cell) -> dict:
-    "Settings in which a complete folder differs from its cell: name → (there, in the study)."
-    if cell.stage == "al": return {k: v for k, v in differing(RunFolder(cell.folder).record["config"], vars(make_config(**cell.parameters))).items() if v[1] != "auto"}
-    there, wanted = BOFolder(cell.folder).record["config"], json.loads(json.dumps(vars(make_bo_config(**cell.parameters))))
-    return {k: (there.get(k), v) for k, v in wanted.items() if k not in BO_PLACE and there.get(k) != v and (k, v) != ("seed", -1)}  # -1: the run's
+def _changed_search(experiment) -> dict[str, tuple]:
+    "Settings in which a complete search differs from its study: name → (there, in the study)."
+    defaults = vars(make_bo_config(run_dir="any"))
+    there = {**defaults, **BOFolder(experiment.folder).record["config"]}
+    asked = vars(make_bo_config(**experiment.parameters))
+    there, asked = (json.loads(json.dumps(config)) for config in (there, asked))
+    found = {name: pair for name, pair in differing(there, asked).items() if name not in BO_PLACE}
+    if asked["seed"] == -1:  # the run's own
+        found.pop("seed", None)
+    return found
 
+# %% ../../nbs/studies/01_run_here.ipynb #080351ef
 def is_done(
-    cell: Cell,
+    experiment: Experiment,
 ) -> bool:
-    "Is the folder of a cell complete? `ValueError` where it holds something else than the cell asks for, or is damaged."
-    kind, what = (RunFolder, "run") if cell.stage == "al" else (BOFolder, "search")
-    if not kind(cell.folder).is_complete: return False
-    if changed := _changed(cell):
-        raise ValueError(f"{cell.folder} holds another {what} ({'; '.join(f'{k}: {old!r} there, {new!r} in the study' for k, (old, new) in changed.items())}). Choose another root, or delete that folder.")
-    return True
+    "Is the folder complete? `ValueError` where it holds something else than the study asks for, or is damaged."
+    is_run = experiment.stage == "al"
+    folder = RunFolder(experiment.folder) if is_run else BOFolder(experiment.folder)
+    if not folder.is_complete: return False
+    changed = _changed_run(experiment) if is_run else _changed_search(experiment)
+    if not changed: return True
+    what = "; ".join(f"{name}: {old!r} there, {new!r} in the study" for name, (old, new) in changed.items())
+    raise ValueError(f"{experiment.folder} holds another {'run' if is_run else 'search'} ({what}). "
+                     "Choose another root, or delete that folder.")
+
+# %% ../../nbs/studies/01_run_here.ipynb #7e1d054f
+def _do(experiment, place):
+    "Do one run, or one search, unless it is done by now."
+    if is_done(experiment): return
+    if experiment.stage == "al":
+        from dal_nb.loop import run_al
+        run_al(make_config(**experiment.parameters, **place), progress=False)
+    else:
+        from dal_nb.bo.search import run_bo
+        run_bo(make_bo_config(**experiment.parameters, **place), progress=False)
+
+# %% ../../nbs/studies/01_run_here.ipynb #c3ba4fda
+def _engine(first, place) -> AbstractContextManager:
+    "Ray for all searches, with the settings of the first; runs need none, and do not wait for its import."
+    if first.stage == "al": return nullcontext()
+    from dal_nb.bo.search import engine
+    return engine(make_bo_config(**first.parameters, **place))
 
 # %% ../../nbs/studies/01_run_here.ipynb #5037c13d
 def run_here(
     study: Study,
-    stages=("al", "bo"),  # runs, and then searches
+    stages: Sequence[str] = ("al", "bo"),  # runs, and then searches
     progress: bool = True,  # show how far it is
     **place,  # parameters of the notebooks that say where to compute: data_dir, device
 ):
-    "Do what is missing of a study on this machine, one cell after another. The same call goes on after an interruption."
-    from dal_nb.bo.search import engine, run_bo  # Ray: seconds to import
-    from dal_nb.loop import run_al
+    "Do what is missing of a study on this machine. The same call goes on after an interruption."
     for stage in stages:
-        make, do = (make_config, run_al) if stage == "al" else (make_bo_config, run_bo)
-        todo = [c for c in study.cells(stage) if not is_done(c)]
+        todo = [experiment for experiment in study.experiments(stage) if not is_done(experiment)]
         if not todo: continue
-        with (engine(make(**todo[0].parameters, **place)) if stage == "bo" else nullcontext()), Progress(len(todo), enabled=progress) as show:
-            for done, cell in enumerate(todo):
-                show.update(done, f"{stage}, {len(todo) - done} to do: {' '.join(map(str, cell.names.values()))}")
+        with _engine(todo[0], place), Progress(len(todo), enabled=progress) as show:
+            for done, experiment in enumerate(todo):
+                names = " ".join(map(str, experiment.names.values()))
+                show.update(done, f"{stage}, {len(todo) - done} to do: {names}")
                 try:
-                    if not is_done(cell): do(make(**cell.parameters, **place), progress=False)
+                    _do(experiment, place)
                 except InUse: continue  # another process does this one
             show.update(len(todo), f"{stage}: all done")
