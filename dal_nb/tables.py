@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from .config import HPS, PLACE, RunConfig, make_config
-from .results.frames import VARYING, Records, read_runs
+from .results.frames import VARYING, Records, check_comparable, read_runs
 from .results.published import beside_published, difference_text, unlike_published
 from .results.style import in_order
-from .results.tables import other_hps, recorded_hps, scores, summarise, table, to_latex, to_markdown
+from .results.tables import actual_hps, other_hps, scores, summarise, table, to_latex, to_markdown
 from .studies.grid import Study, load_study
 from .studies.publish import records_of
 
@@ -37,7 +37,7 @@ def study_strategies(
     "The strategies of a study and others that were run, in the order of the tables."
     return in_order({*(config.strategy for config in _planned(study)), *recorded})
 
-# %% ../nbs/results/09_cli.ipynb #3d129347
+# %% ../nbs/results/09_cli.ipynb #db8690f0
 def study_hps(
     study: Study,
     records: Records,  # of its runs
@@ -45,9 +45,9 @@ def study_hps(
     "The HPs of a study's tables: those that it names, else all that were run."
     try:
         return study.hps
-    except (ValueError, KeyError): return recorded_hps(records.runs)
+    except (ValueError, KeyError): return actual_hps(records.runs)
 
-# %% ../nbs/results/09_cli.ipynb #af6cc46b
+# %% ../nbs/results/09_cli.ipynb #4f7d2c92
 def check_results(records: Records):
     "`ValueError` where there is nothing to make a table of."
     problems = records.runs.problem
@@ -56,17 +56,20 @@ def check_results(records: Records):
 
 def _changes(recorded, config) -> list[str]:
     "The fields in which a recorded run differs from a planned one; what is resolved only when it runs does not count."
-    ignored = {*PLACE, *VARYING}
-    return [f"{name}: {recorded[name]} recorded, {value} in the study" for name, value in vars(config).items()
-            if name not in ignored and value not in ("auto", recorded[name])]
+    changes = []
+    for name, value in vars(config).items():
+        if name in (*PLACE, *VARYING) or value in ("auto", recorded[name]): continue
+        changes.append(f"{name}: {recorded[name]} recorded, {value} in the study")
+    return changes
 
 # %% ../nbs/results/09_cli.ipynb #644b1066
 def check_study(
-    records: Records,  # of comparable runs
+    records: Records,
     study: Study,
 ):
-    "`ValueError` that names what differs, where the recorded runs are not those of the study."
+    "`ValueError` that names what differs, where the recorded runs are not alike, or not those of the study."
     check_results(records)
+    check_comparable(records.runs)
     recorded = records.runs[records.runs.problem == ""].iloc[0]
     nearest = min((_changes(recorded, config) for config in _planned(study)), key=len)
     if nearest:
@@ -86,12 +89,16 @@ def write_tables(
     for suffix, text in texts.items():
         (out / f"{name}.{suffix}").write_text(text, encoding="utf-8")
 
-# %% ../nbs/results/09_cli.ipynb #f77c3a4d
+# %% ../nbs/results/09_cli.ipynb #fb11e3f9
 def _parser() -> argparse.ArgumentParser:
     "What the command line understands."
     parser = argparse.ArgumentParser("python -m dal_nb.tables", description=main.__doc__)
-    parser.add_argument("root", nargs="?", help="the runs lie below this folder; the published records of --study unless given")
-    parser.add_argument("--study", help="name or file of a study: HPs, budgets, strategies and number of seeds are its")
+    parser.add_argument(
+        "root", nargs="?", help="the runs lie below this folder; the published records of --study unless given",
+    )
+    parser.add_argument(
+        "--study", help="name or file of a study: HPs, budgets, strategies and number of seeds are its",
+    )
     parser.add_argument(
         "--budgets", type=int, nargs="+", help="numbers of labels; the study's, or those with a search, or the last",
     )
@@ -102,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder for the files")
     return parser
 
-# %% ../nbs/results/09_cli.ipynb #8aea174c
+# %% ../nbs/results/09_cli.ipynb #06a959de
 def _number(hp, text) -> float:
     "A number of `--hp`."
     try:
@@ -112,34 +119,43 @@ def _number(hp, text) -> float:
 
 def _asked_hps(asked, study, records) -> dict[str, tuple[float, float]]:
     "The HPs that are the columns."
-    if asked.hp: return {name: (_number(name, lr), _number(name, wd)) for name, lr, wd in asked.hp}
-    return study_hps(study, records) if study else HPS
+    if not asked.hp: return study_hps(study, records) if study else HPS
+    hps = {}
+    for name, lr, wd in asked.hp:
+        hps[name] = (_number(name, lr), _number(name, wd))
+    return hps
 
 def _asked_budgets(asked, study, records) -> list[int]:
     "The budgets, a table each."
     budgets = asked.budgets or (study and study.budgets) or sorted(records.bo.budget.unique())
     return list(map(int, budgets or [records.cycles.n_labeled.max()]))
 
-# %% ../nbs/results/09_cli.ipynb #5aeb2fe6
+# %% ../nbs/results/09_cli.ipynb #92077ad9
 def _show(asked, name, t, cells, budget):
     "Print a table, and write it where a folder is given."
     print(to_markdown(t, budget))
     if asked.out:
         write_tables(asked.out, name, t, cells, budget)
 
+def _no_cells(budget, hps) -> ValueError:
+    "The error where nobody has run the HPs of the columns."
+    names = [f"{name} (lr {lr:g}, weight decay {wd:g})" for name, (lr, wd) in hps.items()]
+    return ValueError(
+        f"No run at {budget} labels has one of the HPs {'; '.join(names)}: name others with --hp NAME LR WD."
+    )
+
+# %% ../nbs/results/09_cli.ipynb #435bc89f
 def _show_budget(asked, records, budget, hps, rows):
     "The table of one budget, and the differences to the published one where the protocol is the same."
     cells = summarise(scores(records, budget, hps))
-    if not len(cells):
-        names = "; ".join(f"{name} (lr {lr:g}, weight decay {wd:g})" for name, (lr, wd) in hps.items())
-        raise ValueError(f"No run at {budget} labels has one of the HPs {names}: name others with --hp NAME LR WD.")
+    if not len(cells): raise _no_cells(budget, hps)
     _show(asked, str(budget), table(cells, hps, **rows), cells, budget)
     if unlike_published(records, budget, hps): return
     cells = beside_published(records, budget, hps)
     print("Difference to the published means, percentage points:\n")
     _show(asked, f"{budget}-difference", table(cells, hps, text=difference_text, **rows), cells, budget)
 
-# %% ../nbs/results/09_cli.ipynb #e7d3ee26
+# %% ../nbs/results/09_cli.ipynb #340646d1
 def _show_all(asked):
     "All tables that are asked for."
     if not (asked.root or asked.study):
@@ -164,8 +180,9 @@ def main(arguments: list[str] | None = None):
     asked = _parser().parse_args(arguments)
     try:
         _show_all(asked)
-    except (ValueError, OSError) as error: sys.exit(str(error))
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
 
-# %% ../nbs/results/09_cli.ipynb #5efbe1a6
+# %% ../nbs/results/09_cli.ipynb #c88e586d
 if __name__ == "__main__" and "get_ipython" not in globals():
     main()

@@ -27,20 +27,22 @@ def published(
     asked = frame[(frame.dataset == dataset) & (frame.budget == budget)]
     return asked.drop(columns=["dataset", "budget"]).reset_index(drop=True)
 
-# %% ../../nbs/results/04_published.ipynb #391b60e5
+# %% ../../nbs/results/04_published.ipynb #1a7d6bee
 SIZE = ("dataset", "budget", "image_size")  # fields of a run that may differ from the published ones, or do not matter
 
 def _run_pairs(runs) -> list[tuple]:
     "(field, our value, the published value) of the recipe of the runs."
     theirs = vars(make_config("published", augment="crop_flip", posterior="none"))
-    ignored = {*PLACE, *VARYING, *SIZE}
-    return [(name, runs[name].iloc[0], value) for name, value in theirs.items() if name not in ignored]
+    names = [name for name in theirs if name not in (*PLACE, *VARYING, *SIZE)]
+    ours = runs.iloc[0]
+    return [(name, ours[name], theirs[name]) for name in names]
 
 def _search_pairs(searches) -> list[tuple]:
     "(setting, our value, the published value) of the searches; none where there is no search."
     if not len(searches): return []
     ours = searches.config.iloc[0]
-    theirs = json.loads(json.dumps(vars(make_bo_config("published", run_dir="any"))))  # as a record says it
+    theirs = vars(make_bo_config("published", run_dir="any"))
+    theirs = json.loads(json.dumps(theirs))  # as a record says it
     return [(f"{name} of the search", ours.get(name), theirs[name]) for name in SEARCH]
 
 # %% ../../nbs/results/04_published.ipynb #0a1ebe04
@@ -51,12 +53,19 @@ def unlike_published(
 ) -> list[str]:  # empty where the protocol agrees
     "What keeps a study from being put beside the published numbers: every field that differs, and both values."
     runs = records.runs[records.runs.problem == ""]
+    searches = records.bo[records.bo.complete.astype(bool)]
     dataset = runs.dataset.iloc[0]
     if not len(published(dataset, budget)): return [f"nothing was published for {dataset} at {budget} labels"]
-    pairs = _run_pairs(runs)
-    pairs += [(name, pair, HPS.get(name)) for name, pair in hps.items()]
-    pairs += _search_pairs(records.bo[records.bo.complete.astype(bool)])
-    return [f"{name}: {ours} here, {value} published" for name, ours, value in pairs if ours != value]
+    pairs = [
+        *_run_pairs(runs),
+        *[(name, pair, HPS.get(name)) for name, pair in hps.items()],
+        *_search_pairs(searches),
+    ]
+    return [
+        f"{name}: {ours} here, {theirs} published"
+        for name, ours, theirs in pairs
+        if ours != theirs
+    ]
 
 # %% ../../nbs/results/04_published.ipynb #8d555c99
 def beside_published(

@@ -83,11 +83,18 @@ class Ranks:
         ranks = ", ".join(f"{display_name(s)} {rank:.2f}" for s, rank in self.mean.items())
         return f"{ranks}; critical difference {self.difference:.2f}, {self.n} blocks, Friedman's p = {self.p:.2g}"
 
-# %% ../../nbs/results/07_ranks.ipynb #b9d1ef5f
+# %% ../../nbs/results/07_ranks.ipynb #2a64c56e
 def _blocks(rows) -> pd.DataFrame:
     "A row a block (HP, seed) that has every strategy, a column a strategy."
     return rows.pivot(index=["hp", "seed"], columns="strategy", values="accuracy").dropna()
 
+def _friedman(blocks) -> float:
+    "p of Friedman's test; NaN for fewer than three strategies or two blocks."
+    n, k = blocks.shape
+    if k < 3 or n < 2: return float("nan")
+    return float(stats.friedmanchisquare(*blocks.to_numpy().T).pvalue)
+
+# %% ../../nbs/results/07_ranks.ipynb #0e0d4c16
 def average_ranks(
     rows: pd.DataFrame,  # as from `tables.scores`, of one stage
     strategies: Iterable[str] | None = None,  # all that are to be ranked; those that have a row unless given
@@ -101,9 +108,13 @@ def average_ranks(
     n, k = blocks.shape
     if not n or k < 2:
         raise ValueError("ranks need two strategies and a seed of an HP that all of them have finished.")
-    p = stats.friedmanchisquare(*blocks.to_numpy().T).pvalue if k > 2 and n > 1 else float("nan")
-    mean = blocks.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
-    return Ranks(mean, n, float(p), critical_difference(k, n, level))
+    ranks = blocks.rank(axis=1, ascending=False)
+    return Ranks(
+        mean=ranks.mean().sort_values(kind="stable"),
+        n=n,
+        p=_friedman(blocks),
+        difference=critical_difference(k, n, level),
+    )
 
 # %% ../../nbs/results/07_ranks.ipynb #b57cbd31
 def cliques(
@@ -120,14 +131,15 @@ def cliques(
             found.append((first, last))
     return found
 
-# %% ../../nbs/results/07_ranks.ipynb #373f301c
+# %% ../../nbs/results/07_ranks.ipynb #9ca7ed3c
 def _rank_axis(ax, k, difference):
     "The line of ranks 1 to k, and above it the length of the critical difference."
     ax.hlines(0, 1, k, color="black", lw=1)
     for rank in range(1, k + 1):
         ax.vlines(rank, 0, 0.1, color="black", lw=1)
         ax.text(rank, 0.16, str(rank), ha="center", va="bottom")
-    ax.errorbar(1 + difference / 2, 0.75, xerr=difference / 2, color="black", capsize=4)
+    half = difference / 2
+    ax.errorbar(1 + half, 0.75, xerr=half, color="black", capsize=4)
     ax.text(1 + difference + 0.08, 0.75, f"critical difference {difference:.2f}", va="center")
     ax.spines[["left", "right", "bottom", "top"]].set_visible(False)
     ax.set_xticks([])
@@ -139,12 +151,17 @@ def _rank_names(ax, mean, start):
     half = (k + 1) // 2
     colors = strategy_colors(mean.index)
     for i, (strategy, rank) in enumerate(mean.items()):
-        left = i < half
-        y = -start - 0.5 * (i if left else k - 1 - i)
-        end = 0.8 if left else k + 0.2
+        if i < half:
+            line = i
+            end = 0.8
+            text = dict(x=end - 0.05, ha="right")
+        else:
+            line = k - 1 - i
+            end = k + 0.2
+            text = dict(x=end + 0.05, ha="left")
+        y = -start - 0.5 * line
         ax.plot([rank, rank, end], [0, y, y], color=colors[strategy], lw=1.5, clip_on=False)
-        x = end - 0.05 if left else end + 0.05
-        ax.text(x, y, f"{display_name(strategy)}  {rank:.2f}", ha="right" if left else "left", va="center")
+        ax.text(y=y, s=f"{display_name(strategy)}  {rank:.2f}", va="center", **text)
 
 # %% ../../nbs/results/07_ranks.ipynb #9c2081f2
 def plot_ranks(
@@ -158,9 +175,11 @@ def plot_ranks(
     start = 0.45 + 0.28 * len(joined)  # below the bars
     ax = ax or new_axes((6, 1.3 + 0.3 * (half + len(joined))))
     _rank_names(ax, ranks.mean, start)
-    for i, ends in enumerate(joined):
-        x = ranks.mean.iloc[list(ends)] + [-0.03, 0.03]
-        ax.plot(x, [-0.25 - 0.28 * i] * 2, color="black", lw=4, solid_capstyle="butt")
+    for i, (first, last) in enumerate(joined):
+        x = [ranks.mean.iloc[first] - 0.03, ranks.mean.iloc[last] + 0.03]
+        y = -0.25 - 0.28 * i
+        ax.plot(x, [y, y], color="black", lw=4, solid_capstyle="butt")
     _rank_axis(ax, k, ranks.difference)
-    ax.set(xlim=(0.1, k + 0.9), ylim=(-start - 0.5 * (half - 1) - 0.3, 1.1))
+    ax.set_xlim(0.1, k + 0.9)
+    ax.set_ylim(-start - 0.5 * (half - 1) - 0.3, 1.1)
     return ax

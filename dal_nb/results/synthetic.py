@@ -9,7 +9,8 @@ __all__ = ['STRATEGIES', 'around', 'write_run', 'write_bo', 'write_study']
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from itertools import product, takewhile
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -39,20 +40,32 @@ def _run_record(config, fingerprint) -> dict:
     start = dict(time="2024-01-01T00:00:00+0000", packages=dict(torch="2.6.0"), device="cpu", commit=None)
     return dict(schema=SCHEMA, config=asdict(config), data=data, starts=[start])
 
-# %% ../../nbs/results/00_synthetic.ipynb #4e6ee576
+# %% ../../nbs/results/00_synthetic.ipynb #565a8e44
 def _cycle_row(config, cycle, accuracy) -> dict:
     "One row of `cycles.csv`."
     n = min(config.n_init + cycle * config.acq_size, config.budget)
-    measured = dict(accuracy=accuracy, nll=0.5, brier=0.2, ece=0.05)
+    images = config.epochs * n
     return dict(
-        cycle=cycle, n_labeled=n,
-        **{f"test_{name}": value for name, value in measured.items()},
-        **{f"val_{name}": value for name, value in measured.items()},
-        train_loss=0.1, train_accuracy=0.9, diverged=False,
-        epochs=config.epochs, steps=config.epochs * n // config.batch_size, images=config.epochs * n,
-        train_seconds=2.0, labels_per_class=f"{n - n // 2} {n // 2}",
-        chosen_by=config.strategy if n < config.budget else "", query_seconds=0.5, peak_memory_mb=100.0,
+        cycle=cycle,
+        n_labeled=n,
+        **_measured("test", accuracy),
+        **_measured("val", accuracy),
+        train_loss=0.1,
+        train_accuracy=0.9,
+        diverged=False,
+        epochs=config.epochs,
+        steps=images // config.batch_size,
+        images=images,
+        train_seconds=2.0,
+        labels_per_class=f"{n - n // 2} {n // 2}",
+        chosen_by=config.strategy if n < config.budget else "",
+        query_seconds=0.5,
+        peak_memory_mb=100.0,
     )
+
+def _measured(part, accuracy) -> dict[str, float]:
+    "The metrics of a part of the data."
+    return {f"{part}_accuracy": accuracy, f"{part}_nll": 0.5, f"{part}_brier": 0.2, f"{part}_ece": 0.05}
 
 # %% ../../nbs/results/00_synthetic.ipynb #7927e306
 def _write_rows(path, rows):
@@ -120,12 +133,22 @@ def write_bo(
     return folder
 
 # %% ../../nbs/results/00_synthetic.ipynb #d90f29f2
+def _write_until_none(config, accuracy_at) -> Path | None:
+    "The folder of a run that ends before its first None; `accuracy_at`: function of the number of labels."
+    accuracies = []
+    for n in range(config.n_init, config.budget + 1, config.acq_size):
+        accuracy = accuracy_at(n)
+        if accuracy is None: break
+        accuracies.append(accuracy)
+    return write_run(config, accuracies) if accuracies else None
+
+# %% ../../nbs/results/00_synthetic.ipynb #5adb4b6b
 STRATEGIES = ("random", "entropy", "coreset", "badge")
 
 def write_study(
     root: Path | str,  # run folders are made below it
     al: Callable,  # of (strategy, HP name, seed, number of labels) → test accuracy of the run as a fraction, or None
-    bo: Callable | None = None,  # of (strategy, HP name, seed, budget) → test accuracy, or arguments of `write_bo`, or None
+    bo: Callable | None = None,  # of (strategy, HP name, seed, budget) → accuracy, or arguments of `write_bo`, or None
     strategies: Iterable[str] = STRATEGIES,
     hps: dict[str, tuple[float, float]] = HPS,  # name → (lr, weight decay)
     seeds: Iterable[int] = (1, 2, 3, 4, 5),
@@ -133,17 +156,14 @@ def write_study(
     **config,  # fields of RunConfig
 ):
     "A whole study: `al` and `bo` say what its folders hold."
-    config = {**dict(dataset="digits", model="mlp", n_init=20, acq_size=20, budget=max(budgets)), **config}
+    usual = dict(dataset="digits", model="mlp", n_init=20, acq_size=20, budget=max(budgets), out_dir=str(root))
     for strategy, hp, seed in product(strategies, hps, seeds):
         lr, wd = hps[hp]
-        c = RunConfig(strategy=strategy, lr=lr, weight_decay=wd, seed=seed, out_dir=str(root), **config)
-        asked = (al(strategy, hp, seed, n) for n in range(c.n_init, c.budget + 1, c.acq_size))
-        accuracies = list(takewhile(_is_done, asked))
-        if not accuracies: continue
-        run = write_run(c, accuracies)
-        for budget in budgets if bo else ():
+        own = dict(strategy=strategy, lr=lr, weight_decay=wd, seed=seed)
+        run = _write_until_none(RunConfig(**{**usual, **own, **config}), partial(al, strategy, hp, seed))
+        if run is None or bo is None: continue
+        for budget in budgets:
             found = bo(strategy, hp, seed, budget)
-            if found is not None:
-                write_bo(run, budget, **(found if isinstance(found, dict) else dict(accuracy=found)))
-
-def _is_done(accuracy) -> bool: return accuracy is not None
+            if found is None: continue
+            arguments = found if isinstance(found, dict) else dict(accuracy=found)
+            write_bo(run, budget, **arguments)

@@ -6,7 +6,7 @@
 __all__ = ['TEST_COLUMNS', 'MARKS', 'paired_t', 'paired_tests', 'tests_table', 'spread', 'in_words', 'plot_spread']
 
 # %% ../../nbs/results/05_tests.ipynb #4ced2e08
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -31,18 +31,23 @@ def _test_pair(wide, first, second) -> dict:
     differences = (wide[first] - wide[second]).dropna().to_numpy()
     n = len(differences)
     if n < 3: return {}
-    wilcoxon = stats.wilcoxon(differences).pvalue if differences.any() else 1.0
-    return dict(first=first, second=second, n=n, difference=differences.mean(), t_p=paired_t(differences),
-                wilcoxon_p=wilcoxon)
+    return dict(
+        first=first,
+        second=second,
+        n=n,
+        difference=differences.mean(),
+        t_p=paired_t(differences),
+        wilcoxon_p=stats.wilcoxon(differences).pvalue if differences.any() else 1.0,
+    )
 
 def _holm(p) -> np.ndarray | pd.Series:
     "p values after Holm's correction over all of them."
     return multipletests(p, method="holm")[1] if len(p) else p
 
-# %% ../../nbs/results/05_tests.ipynb #a9b2cdcd
+# %% ../../nbs/results/05_tests.ipynb #88355d2c
 def paired_tests(
     rows: pd.DataFrame,  # as from `tables.scores`
-) -> pd.DataFrame:  # a row a pair, HP and stage: n, difference (points, first - second), t_p, wilcoxon_p, and both after Holm
+) -> pd.DataFrame:  # a row a pair, HP and stage: n, difference (points, first - second), p values, and those after Holm
     "Paired t-test and Wilcoxon signed-rank test of every two strategies over three or more seeds; Holm over all rows."
     found = []
     for (hp, stage), part in rows.groupby(["hp", "stage"]):
@@ -60,23 +65,31 @@ def tests_table(
 ) -> pd.DataFrame:  # of texts: index (HP, pair), columns (stage, difference | p (t) | p (Wilcoxon))
     "Differences in percentage points, and the p values after Holm's correction."
     if not len(tests): return tests
-    pairs = [f"{display_name(a)} - {display_name(b)}" for a, b in zip(tests["first"], tests["second"])]
-    parts = {
+    first = tests["first"].map(display_name)
+    second = tests["second"].map(display_name)
+    shown = pd.DataFrame({
+        "hp": tests.hp,
+        "pair": first + " - " + second,
+        "stage": tests.stage,
         "difference": tests.difference.map("{:+.2f}".format),
         "p (t)": tests.t_holm.map("{:.3f}".format),
         "p (Wilcoxon)": tests.wilcoxon_holm.map("{:.3f}".format),
-    }
-    texts = pd.concat([tests.assign(pair=pairs, what=what, text=column) for what, column in parts.items()])
-    wide = texts.pivot(index=["hp", "pair"], columns=["stage", "what"], values="text").fillna("missing")
-    stages = [stage for stage in STAGES if stage in set(tests.stage)]
-    return wide[[(stage, what) for stage in stages for what in parts]].rename_axis(columns=[None, None])
+    })
+    wide = shown.pivot(index=["hp", "pair"], columns="stage").fillna("missing")
+    wide = wide.swaplevel(axis=1)
+    there = set(tests.stage)
+    stages = [stage for stage in STAGES if stage in there]
+    columns = list(product(stages, ["difference", "p (t)", "p (Wilcoxon)"]))
+    return wide[columns].rename_axis(columns=[None, None])
 
 # %% ../../nbs/results/05_tests.ipynb #f1a302c3
 def _by_seed(part) -> pd.DataFrame:
     "A row a seed that has every accuracy, columns (stage, strategy); only stages that have every strategy."
-    everyone = set(part.strategy)
-    whole = [stage for stage in STAGES if set(part[part.stage == stage].strategy) == everyone]
-    return part.pivot(index="seed", columns=["stage", "strategy"], values="accuracy")[whole].dropna()
+    n_strategies = part.strategy.nunique()
+    there = part.groupby("stage").strategy.nunique()
+    whole = [stage for stage in STAGES if there.get(stage, 0) == n_strategies]
+    wide = part.pivot(index="seed", columns=["stage", "strategy"], values="accuracy")
+    return wide[whole].dropna()
 
 def _gaps(wide, picks) -> dict[str, np.ndarray]:
     "The gap of each stage, and AL - BO where there are both, for every draw of seeds in `picks`."
@@ -88,7 +101,7 @@ def _gaps(wide, picks) -> dict[str, np.ndarray]:
         gap["AL - BO"] = gap["AL"] - gap["BO"]
     return gap
 
-# %% ../../nbs/results/05_tests.ipynb #fe53bcb5
+# %% ../../nbs/results/05_tests.ipynb #e8ed0cae
 def spread(
     rows: pd.DataFrame,  # as from `tables.scores`
     level: float = 0.95,  # of the interval
@@ -98,13 +111,15 @@ def spread(
     "Spread between strategies before and after BO, with a bootstrap interval."
     found = []
     rng = np.random.default_rng(seed)
+    ends = [(1 - level) / 2, (1 + level) / 2]
     for hp, part in rows.groupby("hp"):
         wide = _by_seed(part)
         if not wide.size: continue
         n = len(wide)
-        picks = np.vstack([np.arange(n), rng.integers(n, size=(draws, n))])  # the first are the seeds themselves
+        drawn = rng.integers(n, size=(draws, n))
+        picks = np.vstack([np.arange(n), drawn])  # the first are the seeds themselves
         for of, gaps in _gaps(wide, picks).items():
-            low, high = np.quantile(gaps[1:], [(1 - level) / 2, (1 + level) / 2])
+            low, high = np.quantile(gaps[1:], ends)
             found.append(dict(hp=hp, of=of, n=n, spread=gaps[0], low=low, high=high))
     return pd.DataFrame(found)
 
@@ -122,22 +137,27 @@ def in_words(
     for hp, part in spreads.groupby("hp"):
         gaps = part.set_index("of")
         if "AL - BO" not in gaps.index: continue
-        before, after, less = gaps.loc["AL"], gaps.loc["BO"], gaps.loc["AL - BO"]
+        before = gaps.loc["AL"]
+        after = gaps.loc["BO"]
+        less = gaps.loc["AL - BO"]
         sentences.append(
-            f"{hp}: {before.spread:.1f} points between the best and the worst strategy before BO, {after.spread:.1f} after; "
-            f"AL - BO is {less.spread:.1f}, interval {less.low:.1f} to {less.high:.1f}, {before.n:.0f} seeds: "
+            f"{hp}: {before.spread:.1f} points between the best and the worst strategy before BO, "
+            f"{after.spread:.1f} after; AL - BO is {less.spread:.1f}, "
+            f"interval {less.low:.1f} to {less.high:.1f}, {before.n:.0f} seeds: "
             f"{_verdict(less.low, less.high)}."
         )
     return sentences
 
-# %% ../../nbs/results/05_tests.ipynb #5924a858
+# %% ../../nbs/results/05_tests.ipynb #52b0592c
 MARKS = {"AL": dict(color="black", fmt="o"), "BO": dict(color="#CC3311", fmt="s")}
 
 def _plot_stage(ax, stage, part, shift):
     "The gaps of one stage with their intervals; `part`: a row an HP, empty where there is none."
-    error = [(part.spread - part.low).clip(0), (part.high - part.spread).clip(0)]
+    below = (part.spread - part.low).clip(0)
+    above = (part.high - part.spread).clip(0)
     x = np.arange(len(part)) + shift
-    ax.errorbar(x, part.spread, yerr=error, capsize=4, label=STAGES[stage], **MARKS[stage])
+    look = dict(label=STAGES[stage], capsize=4, **MARKS[stage])
+    ax.errorbar(x, part.spread, yerr=[below, above], **look)
 
 # %% ../../nbs/results/05_tests.ipynb #e53f2454
 def plot_spread(
@@ -149,7 +169,8 @@ def plot_spread(
     ax = ax or new_axes((6, 3.2))
     for stage, shift in (("AL", -0.1), ("BO", 0.1)):
         _plot_stage(ax, stage, spreads[spreads.of == stage].set_index("hp").reindex(hps), shift)
-    ax.set(xticks=range(len(hps)), xticklabels=hps, xlim=(-0.5, len(hps) - 0.5))
+    ax.set_xticks(range(len(hps)), hps)
+    ax.set_xlim(-0.5, len(hps) - 0.5)
     ax.set_ylabel("best - worst strategy,\npercentage points")
     ax.set_ylim(bottom=0)
     ax.grid(axis="y", alpha=0.3)
