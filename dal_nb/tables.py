@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder for the files")
     return parser
 
-# %% ../nbs/results/09_cli.ipynb #06a959de
+# %% ../nbs/results/09_cli.ipynb #b321e06f
 def _number(hp, text) -> float:
     "A number of `--hp`."
     try:
@@ -127,8 +127,11 @@ def _asked_hps(asked, study, records) -> dict[str, tuple[float, float]]:
 
 def _asked_budgets(asked, study, records) -> list[int]:
     "The budgets, a table each."
-    budgets = asked.budgets or (study and study.budgets) or sorted(records.bo.budget.unique())
-    return list(map(int, budgets or [records.cycles.n_labeled.max()]))
+    of_study = study.budgets if study else []
+    of_searches = sorted(records.bo.budget.unique())
+    last = records.cycles.n_labeled.max()
+    budgets = asked.budgets or of_study or of_searches or [last]
+    return [int(budget) for budget in budgets]
 
 # %% ../nbs/results/09_cli.ipynb #92077ad9
 def _show(asked, name, t, cells, budget):
@@ -144,16 +147,18 @@ def _no_cells(budget, hps) -> ValueError:
         f"No run at {budget} labels has one of the HPs {'; '.join(names)}: name others with --hp NAME LR WD."
     )
 
-# %% ../nbs/results/09_cli.ipynb #435bc89f
+# %% ../nbs/results/09_cli.ipynb #d4643a73
 def _show_budget(asked, records, budget, hps, rows):
     "The table of one budget, and the differences to the published one where the protocol is the same."
     cells = summarise(scores(records, budget, hps))
     if not len(cells): raise _no_cells(budget, hps)
-    _show(asked, str(budget), table(cells, hps, **rows), cells, budget)
+    accuracies = table(cells, hps, **rows)
+    _show(asked, str(budget), accuracies, cells, budget)
     if unlike_published(records, budget, hps): return
-    cells = beside_published(records, budget, hps)
     print("Difference to the published means, percentage points:\n")
-    _show(asked, f"{budget}-difference", table(cells, hps, text=difference_text, **rows), cells, budget)
+    cells = beside_published(records, budget, hps)
+    differences = table(cells, hps, text=difference_text, **rows)
+    _show(asked, f"{budget}-difference", differences, cells, budget)
 
 # %% ../nbs/results/09_cli.ipynb #340646d1
 def _show_all(asked):

@@ -98,25 +98,32 @@ def _whole_lines(path: str) -> tuple[str, list[str], str]:
 # %% ../../nbs/results/01_frames.ipynb #cc2a427d
 _EXACT = {} if int(pd.__version__.split(".")[0]) >= 3 else dict(float_precision="round_trip")  # of `pd.read_csv`
 
+def _parse(lines) -> pd.DataFrame:
+    "Lines of a CSV file as a frame."
+    text = "\n".join(lines)
+    return pd.read_csv(io.StringIO(text), **_EXACT)
+
+# %% ../../nbs/results/01_frames.ipynb #cad849a5
 def read_tables(
     files: list[tuple[object, str | Path]],  # (name, path)
 ) -> tuple[pd.DataFrame, dict]:  # one frame with the names in its column `run`, and name → problem
     "Many small CSV files as one frame."
-    by_header = {}
+    tables = {}  # header → lines
     problems = {}
+    names = {}
     for i, (name, path) in enumerate(files):
+        names[i] = name
         header, lines, problem = _whole_lines(path)
         if problem:
             problems[name] = problem
         if lines:
-            table = by_header.setdefault(header, [f"run,{header}"])
+            table = tables.setdefault(header, [f"run,{header}"])
             table += [f"{i},{line}" for line in lines]
-    if not by_header: return pd.DataFrame(columns=["run"]), problems
-    frames = [pd.read_csv(io.StringIO("\n".join(lines)), **_EXACT) for lines in by_header.values()]
-    frame = pd.concat(frames, ignore_index=True)
-    names = dict(enumerate(name for name, _ in files))
+    if not tables: return pd.DataFrame(columns=["run"]), problems
+    frame = pd.concat(map(_parse, tables.values()), ignore_index=True)
     frame["run"] = frame.run.map(names)
-    return frame.sort_values("run", kind="stable", ignore_index=True), problems
+    frame = frame.sort_values("run", kind="stable", ignore_index=True)
+    return frame, problems
 
 # %% ../../nbs/results/01_frames.ipynb #7df0dc1b
 @dataclass
@@ -143,10 +150,11 @@ def _counts(frame) -> str:
 # %% ../../nbs/results/01_frames.ipynb #4c40e589
 def _with_cycles(runs, cycles, problems) -> pd.DataFrame:
     "`runs` with what the cycles say: the last one's results, the sum of the costs, whether the budget was reached."
-    columns = ["cycle", "n_labeled", "test_accuracy", "diverged", "train_seconds", "query_seconds", "images"]
-    by_run = cycles.reindex(columns=["run", *columns]).groupby("run")
-    last = by_run[["n_labeled", "test_accuracy"]].last()
-    sums = by_run[["train_seconds", "query_seconds", "images", "diverged"]].sum(min_count=1)
+    results = ["n_labeled", "test_accuracy"]
+    costs = ["train_seconds", "query_seconds", "images", "diverged"]
+    by_run = cycles.reindex(columns=["run", *results, *costs]).groupby("run")
+    last = by_run[results].last()
+    sums = by_run[costs].sum(min_count=1)
     facts = last.assign(
         n_cycles=by_run.size(),
         seconds=sums.train_seconds + sums.query_seconds,
@@ -155,11 +163,11 @@ def _with_cycles(runs, cycles, problems) -> pd.DataFrame:
     )
     runs = runs.join(facts, on="run")
     runs["complete"] = runs.n_labeled.ge(runs.get("budget", float("inf"))).astype(bool)
-    of_cycles = pd.Series([problems.get(run, "") for run in runs.run], runs.index, dtype=object)
-    runs["problem"] = runs.problem.where(runs.problem != "", of_cycles)
+    of_cycles = [problems.get(run, "") for run in runs.run]
+    runs["problem"] = [own or other for own, other in zip(runs.problem, of_cycles)]
     return runs
 
-# %% ../../nbs/results/01_frames.ipynb #2cfc659e
+# %% ../../nbs/results/01_frames.ipynb #7cdf06d0
 def _read_searches(found) -> tuple[pd.DataFrame, pd.DataFrame]:
     "The frames of searches and trials, with the run's folder; `found`: (name of the run, paths of its BO folders)."
     rows = []
@@ -235,7 +243,8 @@ def _check_once(runs, varying):
     "`ValueError` where a run is there twice."
     twice = runs[runs.duplicated(varying, keep=False)]
     if not len(twice): return
-    same = (twice[varying] == twice[varying].iloc[0]).all(axis=1)
+    keys = twice[varying]
+    same = (keys == keys.iloc[0]).all(axis=1)
     which = twice.run[same].tolist()
     raise ValueError(f"The same run is there {len(which)} times: {', '.join(which)}. Keep one of them below the root.")
 

@@ -131,9 +131,10 @@ def cliques(
             found.append((first, last))
     return found
 
-# %% ../../nbs/results/07_ranks.ipynb #9ca7ed3c
+# %% ../../nbs/results/07_ranks.ipynb #0317ba22
 def _rank_axis(ax, k, difference):
     "The line of ranks 1 to k, and above it the length of the critical difference."
+    ax.spines[["left", "right", "bottom", "top"]].set_visible(False)
     ax.hlines(0, 1, k, color="black", lw=1)
     for rank in range(1, k + 1):
         ax.vlines(rank, 0, 0.1, color="black", lw=1)
@@ -141,7 +142,6 @@ def _rank_axis(ax, k, difference):
     half = difference / 2
     ax.errorbar(1 + half, 0.75, xerr=half, color="black", capsize=4)
     ax.text(1 + difference + 0.08, 0.75, f"critical difference {difference:.2f}", va="center")
-    ax.spines[["left", "right", "bottom", "top"]].set_visible(False)
     ax.set_xticks([])
     ax.set_yticks([])
 

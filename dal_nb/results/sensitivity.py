@@ -106,17 +106,21 @@ def optima_table(
     wide = wide.astype(object).fillna("missing")
     return wide.rename(index=NAMES).rename_axis(columns=None)
 
-# %% ../../nbs/results/08_sensitivity.ipynb #8ec0f190
+# %% ../../nbs/results/08_sensitivity.ipynb #cd87ae67
 def _plot_optima_of(ax, found, hps):
     "The optima of one strategy, and the HPs of the AL runs as crosses."
     from matplotlib import colormaps
     for i, (hp, own) in enumerate(hps.items()):
         color = colormaps["plasma"](0.9 * i / max(len(hps) - 1, 1))
-        marker = "osD^vP"[i % 6]
         part = found[found.hp == hp]
-        look = dict(color=color, marker=marker, s=26, alpha=0.8, label=f"found from {hp}")
-        ax.scatter(part.best_lr, part.best_weight_decay, **look)
-        ax.plot(*own, "x", color=color, ms=11, mew=3, clip_on=False, label=f"{hp} itself")
+        ax.scatter(
+            part.best_lr, part.best_weight_decay,
+            color=color, marker="osD^vP"[i % 6], s=26, alpha=0.8, label=f"found from {hp}",
+        )
+        ax.plot(
+            *own, "x",
+            color=color, ms=11, mew=3, clip_on=False, label=f"{hp} itself",
+        )
     ax.set(xscale="log", yscale="log")
     ax.margins(0.12)
     ax.grid(alpha=0.3)
@@ -140,17 +144,23 @@ def plot_optima(
     return figure
 
 # %% ../../nbs/results/08_sensitivity.ipynb #391a1a46
+_OVER = ["budget", "strategy", "mean", "std", "n", "low", "high"]
+
+def _of_accuracy(config) -> bool:
+    "Did a search look for accuracy?"
+    return config.get("objective") == "accuracy"
+
 def overstatement(
     records: Records,
     hps: dict[str, tuple[float, float]] = HPS,  # name → (lr, weight decay)
 ) -> pd.DataFrame:  # budget, strategy, mean (points; positive: validation is too optimistic), std, n, low, high
     "Validation accuracy of the best trial minus test accuracy, per strategy, with the t interval over seeds."
     bo = _complete_searches(records, hps)
-    of_accuracy = [config.get("objective") == "accuracy" for config in bo.get("config", [])]
-    bo = bo[np.array(of_accuracy, bool)]
-    if not len(bo): return pd.DataFrame(columns=["budget", "strategy", "mean", "std", "n", "low", "high"])
-    differences = bo.assign(over=100 * (bo.score - bo.test_accuracy))
-    by_seed = differences.groupby(["budget", "strategy", "seed"]).over.mean().reset_index()
+    bo = bo[[_of_accuracy(config) for config in bo.get("config", [])]]
+    if not len(bo): return pd.DataFrame(columns=_OVER)
+    difference = 100 * (bo.score - bo.test_accuracy)
+    by_seed = bo.assign(over=difference).groupby(["budget", "strategy", "seed"])
+    by_seed = by_seed.over.mean().reset_index()
     frame = mean_interval(by_seed, ["budget", "strategy"], "over")
     order = in_order(frame.strategy)
     frame["place"] = frame.strategy.map(order.index)
@@ -160,8 +170,10 @@ def overstatement(
 # %% ../../nbs/results/08_sensitivity.ipynb #4a80050b
 def _run_costs(records, hps) -> dict[str, pd.DataFrame]:
     "Means of the complete runs by strategy: training, and the queries."
-    whole = records.runs.run[records.runs.complete & (records.runs.problem == "")]
-    cycles = with_hp(records.cycles[records.cycles.run.isin(whole)], hps)
+    runs = records.runs[records.runs.problem == ""]
+    whole = runs.run[runs.complete]
+    cycles = records.cycles
+    cycles = with_hp(cycles[cycles.run.isin(whole)], hps)
     by_run = cycles.groupby(["strategy", "run"])
     runs = by_run[["train_seconds", "query_seconds", "images"]].sum()
     by_strategy = runs.groupby("strategy")

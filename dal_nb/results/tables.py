@@ -54,16 +54,17 @@ def actual_hps(
         for lr, wd in pairs.itertuples(index=False, name=None)
     }
 
-# %% ../../nbs/results/03_tables.ipynb #6a4fbbb1
+# %% ../../nbs/results/03_tables.ipynb #2bd1a588
 def _at_budget(records, budget) -> pd.DataFrame:
     "The rows of the runs and of the complete searches that have this number of labels."
-    al = records.cycles[records.cycles.n_labeled == budget]
+    labels = records.cycles.n_labeled
+    al = records.cycles[labels == budget]
+    if not len(al):
+        there = ", ".join(map(str, sorted(labels.unique())))
+        raise ValueError(f"No run has a result at {budget} labels. There are: {there}.")
+    al = al.assign(stage="AL")
     bo = records.bo[records.bo.budget == budget]
     bo = bo[bo.complete.astype(bool)]
-    if not len(al):
-        there = sorted(records.cycles.n_labeled.unique())
-        raise ValueError(f"No run has a result at {budget} labels. There are: {', '.join(map(str, there))}.")
-    al = al.assign(stage="AL")
     if not len(bo): return al
     return pd.concat([al, bo.assign(stage="BO")])
 
@@ -128,9 +129,12 @@ def _done(records) -> set[tuple]:
     cycles = records.cycles[["n_labeled", *keys]]
     searches = records.bo[records.bo.complete.astype(bool)]
     searches = searches[["budget", *keys]]
-    al = {("AL", *row) for row in cycles.itertuples(index=False, name=None)}
-    bo = {("BO", *row) for row in searches.itertuples(index=False, name=None)}
-    return al | bo
+    done = set()
+    for row in cycles.itertuples(index=False, name=None):
+        done.add(("AL", *row))
+    for row in searches.itertuples(index=False, name=None):
+        done.add(("BO", *row))
+    return done
 
 def missing(
     records: Records,

@@ -148,7 +148,7 @@ def in_words(
         )
     return sentences
 
-# %% ../../nbs/results/05_tests.ipynb #52b0592c
+# %% ../../nbs/results/05_tests.ipynb #f484fd2b
 MARKS = {"AL": dict(color="black", fmt="o"), "BO": dict(color="#CC3311", fmt="s")}
 
 def _plot_stage(ax, stage, part, shift):
@@ -156,8 +156,10 @@ def _plot_stage(ax, stage, part, shift):
     below = (part.spread - part.low).clip(0)
     above = (part.high - part.spread).clip(0)
     x = np.arange(len(part)) + shift
-    look = dict(label=STAGES[stage], capsize=4, **MARKS[stage])
-    ax.errorbar(x, part.spread, yerr=[below, above], **look)
+    ax.errorbar(
+        x, part.spread, yerr=[below, above],
+        capsize=4, label=STAGES[stage], **MARKS[stage],
+    )
 
 # %% ../../nbs/results/05_tests.ipynb #e53f2454
 def plot_spread(
