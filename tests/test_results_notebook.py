@@ -1,4 +1,5 @@
-"""`nbs/results.ipynb` as a user calls it: a made-up study with known means, deviations and effects gives exactly the expected tables, tests and sentences."""
+"""The report and the tables as a user calls them: a made-up study with known effects gives exactly its numbers."""
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +24,12 @@ bo_grid: {budget: [60, 100]}
 """
 
 
-def report(folder, root, check=True):
+def report(folder, root, check=True, study=STUDY):
     "Execute the notebook on the study below `root`: (result of the process, all text that its outputs show)."
-    (folder / "small.yaml").write_text(STUDY)
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(folder / "out.ipynb"), "--no-progress-bar", "-p", "root", str(root), "-p", "study", str(folder / "small.yaml")]
+    (folder / "small.yaml").write_text(study)
+    parameters = ["-p", "root", str(root), "-p", "study", str(folder / "small.yaml")]
+    notebooks = [str(NOTEBOOK), str(folder / "out.ipynb")]
+    command = [sys.executable, "-m", "papermill", *notebooks, "--no-progress-bar", *parameters]
     result = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
     assert not check or result.returncode == 0, result.stderr[-3000:]
     texts = []
@@ -37,8 +40,9 @@ def report(folder, root, check=True):
     return result, "\n".join(texts)
 
 
-# At 20 labels all strategies have 50 %; then 10 points for 20 labels, so random has 90 % at 100 labels. After 20 labels entropy is 6 points below,
-# core-set 2 below and BADGE 4 above; under HP 3 entropy is 30 below. Seeds deviate by 2 points, by the same amounts in all strategies: every difference is exact.
+# At 20 labels all strategies have 50 %; then 10 points for 20 labels, so random has 90 % at 100 labels. After 20 labels
+# entropy is 6 points below, core-set 2 below and BADGE 4 above; under HP 3 entropy is 30 below. Seeds deviate by
+# 2 points, by the same amounts in all strategies: every difference is exact.
 SHIFT = dict(random=0, entropy=-0.06, coreset=-0.02, badge=0.04)
 BEST = dict(random=0, entropy=-0.01, coreset=-0.01, badge=0)
 
@@ -69,20 +73,34 @@ def lines(text):
     return {" ".join(line.split()) for line in text.splitlines()}
 
 
+def cells(text, budget):
+    "The texts of a Markdown table: name of the row → its cells; the head is under the budget."
+    table = [line for line in f"| {budget} {text.split(f'| {budget} ')[1]}".splitlines() if line.startswith("|")]
+    return {row[0]: row[1:] for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)}
+
+
 def test_a_study_with_known_effects(tmp_path):
     write_study(tmp_path / "runs", al, bo)
     _, text = report(tmp_path, tmp_path / "runs")
     shown = lines(text)
     assert TABLE in text and "Nothing." in shown
-    assert "- 100 labels, HP 1: 10.0 points between the best and the worst strategy before BO, 1.0 after; AL - BO is 9.0, interval 9.0 to 9.0, 5 seeds: BO narrows the gap." in shown
-    assert "- 60 labels, HP 3: 34.0 points between the best and the worst strategy before BO, 1.0 after; AL - BO is 33.0, interval 33.0 to 33.0, 5 seeds: BO narrows the gap." in shown
-    # AUBC: the mean height of a line from 50 to 90 is 70; the shift is there in all of the range but the first half of the first of four steps: 7/8 of it
-    assert {"Random 70.00 ± 2.00 70.00 ± 2.00 70.00 ± 2.00 70.00 ± 2.00", "Badge 73.50 ± 2.00 73.50 ± 2.00 73.50 ± 2.00 73.50 ± 2.00",
+    gap = "points between the best and the worst strategy before BO"
+    assert (f"- 100 labels, HP 1: 10.0 {gap}, 1.0 after; AL - BO is 9.0, interval 9.0 to 9.0, "
+            "5 seeds: BO narrows the gap.") in shown
+    assert (f"- 60 labels, HP 3: 34.0 {gap}, 1.0 after; AL - BO is 33.0, interval 33.0 to 33.0, "
+            "5 seeds: BO narrows the gap.") in shown
+    # AUBC: the mean height of a line from 50 to 90 is 70; the shift is there in all of the range but the first half
+    # of the first of four steps: 7/8 of it
+    assert {"Random 70.00 ± 2.00 70.00 ± 2.00 70.00 ± 2.00 70.00 ± 2.00",
+            "Badge 73.50 ± 2.00 73.50 ± 2.00 73.50 ± 2.00 73.50 ± 2.00",
             "Entropy 64.75 ± 2.00 64.75 ± 2.00 43.75 ± 2.00 64.75 ± 2.00"} <= shown
-    # random's 70 % at 60 labels: BADGE has 64 at 40 and 74 at 60, so 52; core-set has 68 at 60 and 78 at 80, so 64; entropy under HP 3 ends at 60
-    assert {"Badge 52 (0.87) 52 (0.87) 52 (0.87) 52 (0.87)", "Core-Sets 64 (1.07) 64 (1.07) 64 (1.07) 64 (1.07)", "Entropy 72 (1.20) 72 (1.20) never 72 (1.20)"} <= shown
+    # random's 70 % at 60 labels: BADGE has 64 at 40 and 74 at 60, so 52; core-set has 68 at 60 and 78 at 80, so 64;
+    # entropy under HP 3 ends at 60
+    assert {"Badge 52 (0.87) 52 (0.87) 52 (0.87) 52 (0.87)", "Core-Sets 64 (1.07) 64 (1.07) 64 (1.07) 64 (1.07)",
+            "Entropy 72 (1.20) 72 (1.20) never 72 (1.20)"} <= shown
     # differences without deviation: p of t is 0; Wilcoxon's is 2 / 2^5, and 1 after Holm's correction for 48 tests
-    assert "Core-Sets - Entropy +28.00 0.000 1.000" in " ".join(text.split()) and "Badge - Random +4.00 0.000 1.000" in " ".join(text.split())
+    flat = " ".join(text.split())
+    assert "Core-Sets - Entropy +28.00 0.000 1.000" in flat and "Badge - Random +4.00 0.000 1.000" in flat
     # ranges over HPs at 60 and 100 labels, before and after BO
     assert {"Random 0.0 0.0 0.0 0.0", "Entropy 24.0 0.0 24.0 0.0"} <= shown
     # validation overstates for entropy, by 5 points, in every search
@@ -91,11 +109,19 @@ def test_a_study_with_known_effects(tmp_path):
 
 def test_an_unfinished_study(tmp_path):
     missing = {("badge", "HP 2", 5, 60), ("badge", "HP 2", 5, 100), ("random", "HP 4", 3, 100)}
-    write_study(tmp_path / "runs", lambda s, hp, seed, n: None if (s, hp, seed) == ("random", "HP 4", 3) and n > 60 else al(s, hp, seed, n),
-                lambda *key: None if key in missing or key[:2] == ("coreset", "HP 3") else bo(*key))
+
+    def some_al(strategy, hp, seed, n):
+        stopped = (strategy, hp, seed) == ("random", "HP 4", 3) and n > 60
+        return None if stopped else al(strategy, hp, seed, n)
+
+    def some_bo(*key):
+        return None if key in missing or key[:2] == ("coreset", "HP 3") else bo(*key)
+
+    write_study(tmp_path / "runs", some_al, some_bo)
     _, text = report(tmp_path, tmp_path / "runs")
-    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.split("| 100 ")[1].splitlines() if line.startswith("|")}
-    assert rows["Core-Sets"][5] == "missing" and rows["Random"][6] == "90.00 ± 2.31 (n=4)" and rows["Badge"][3] == "89.68 ± 0.82 (n=4)"
+    rows = cells(text, 100)
+    assert rows["Core-Sets"][5] == "missing" and rows["Random"][6] == "90.00 ± 2.31 (n=4)"
+    assert rows["Badge"][3] == "89.68 ± 0.82 (n=4)"
     assert rows["Random"][5] == "90.00 ± 1.00" and "Records(runs: 80 (1 unfinished" in text
     assert "HP 3: " not in text  # there is no gap after BO while a strategy lacks it
     flat = " ".join(text.split())
@@ -114,3 +140,75 @@ def test_records_of_another_study_are_refused(tmp_path):
     write_study(tmp_path / "runs", al, epochs=20)
     result, _ = report(tmp_path, tmp_path / "runs", check=False)
     assert result.returncode == 1 and "epochs: 20 recorded, 40 in the study" in result.stderr
+
+
+UNNAMED = """
+run: {dataset: digits, model: mlp, n_init: 20, acq_size: 20, budget: 100}
+bo: {n_trials: 3, n_folds: 2}
+grid:
+  strategy: [random, "prob_cover(delta=.7)"]
+  lr: [0.1, 0.01]
+  weight_decay: [0.0005]
+  seed: [1, 2, 3]
+bo_grid: {budget: [60, 100]}
+"""
+
+
+def unnamed_study(root):
+    "Run folders of the study UNNAMED; a search adds 10 points."
+    hps = {"a": (0.1, 0.0005), "b": (0.01, 0.0005)}
+    write_study(root, lambda s, hp, seed, n: 0.5 + n / 1000 + 0.1 * (s != "random") + seed / 100,
+                lambda s, hp, seed, budget: 0.6 + budget / 1000 + 0.1 * (s != "random") + seed / 100,
+                strategies=("random", "prob_cover(delta=0.7)"), hps=hps, seeds=(1, 2, 3))
+
+
+def test_a_study_whose_hps_have_no_names(tmp_path):
+    unnamed_study(tmp_path / "runs")
+    _, text = report(tmp_path, tmp_path / "runs", study=UNNAMED)
+    rows = cells(text, 100)
+    assert rows["100"] == ["lr 0.01, wd 0.0005", "", "lr 0.1, wd 0.0005", ""]
+    assert rows["Random"] == ["62.00 ± 1.00", "72.00 ± 1.00"] * 2
+    assert rows["prob_cover(delta=0.7)"] == ["72.00 ± 1.00", "82.00 ± 1.00"] * 2
+    assert "Nothing." in lines(text) and "prob_cover(delta=0.7) - Random +10.00" in " ".join(text.split())
+
+
+def tables(*arguments):
+    "`python -m dal_nb.tables` as a process."
+    command = [sys.executable, "-m", "dal_nb.tables", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def test_records_of_two_versions_make_one_table(tmp_path):
+    unnamed_study(tmp_path / "runs")
+    (tmp_path / "unnamed.yaml").write_text(UNNAMED)
+    asked = (tmp_path / "runs", "--study", tmp_path / "unnamed.yaml")
+    before = tables(*asked)
+    assert before.returncode == 0 and "prob_cover(delta=0.7)" in before.stdout, before.stderr
+    for path in (tmp_path / "runs").rglob("random/**/*.json"):  # as the first version wrote them
+        record = json.loads(path.read_text())
+        del record["schema"]
+        for field in ("embedding", "dropout", "optimizer", "schedule", "label_smoothing", "posterior", "tracker"):
+            record["config"].pop(field, None)
+        path.write_text(json.dumps(record))
+    after = tables(*asked)
+    assert after.returncode == 0 and after.stdout == before.stdout, after.stderr
+
+
+def test_mistakes_end_in_a_sentence(tmp_path):
+    unnamed_study(tmp_path / "runs")
+    (tmp_path / "small.yaml").write_text(STUDY)
+    for arguments, expected in [
+        ((), "Give the folder of the runs, or a study"),
+        ((tmp_path / "nowhere",), "There is no folder"),
+        ((tmp_path / "runs", "--study", "digit"), "Did you mean 'digits'"),
+        ((tmp_path / "runs", "--budgets", 50), "There are: 20, 40, 60, 80, 100."),
+        ((tmp_path / "runs", "--hp", "mine", 0.5, 0.5), "No run at 60 labels has one of the HPs mine (lr 0.5"),
+        ((tmp_path / "runs", "--hp", "mine", "x", 0.1), "--hp 'mine' needs two numbers"),
+    ]:
+        result = tables(*arguments)
+        assert result.returncode == 1 and expected in result.stderr, (arguments, result.stderr)
+        assert "Traceback" not in result.stderr and result.stderr.count("\n") == 1 and not result.stdout
+    write_study(tmp_path / "mixed", al, strategies=("random",))
+    write_study(tmp_path / "mixed", al, strategies=("badge",), optimizer="adamw")
+    result = tables(tmp_path / "mixed", "--study", tmp_path / "small.yaml")
+    assert result.returncode == 1 and result.stderr.startswith("Runs differ in optimizer: adamw (20, e.g. ")
