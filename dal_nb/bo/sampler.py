@@ -8,11 +8,12 @@ __all__ = ['SAMPLERS', 'SeededSampler']
 # %% ../../nbs/bo/02_sampler.ipynb #29d33975
 import warnings
 
-
 with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in a notebook without ipywidgets; our progress line needs none
+    warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, without ipywidgets; our progress needs none
     import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.trial import FrozenTrial
 
 from ..lookup import unknown_name
 from ..seeds import seed_for
@@ -32,18 +33,27 @@ class SeededSampler(BaseSampler):
         parallel: bool = False,  # TPE: treat running trials as poor ones, so as not to try the same point twice
     ):
         if name not in SAMPLERS: raise unknown_name("sampler", name, SAMPLERS)
-        self.name, self.seed, self.number, self.inner = name, seed, None, None
+        self.name = name
+        self.seed = seed
         self.options = dict(constant_liar=True) if parallel and name == "tpe" else {}
+        self.number = None  # of the trial that `inner` is for
+        self.inner = None
 
-    def at(self, trial) -> BaseSampler:
+    def at(self, trial: FrozenTrial) -> BaseSampler:
         "The sampler of one trial."
         if trial.number != self.number:
             self.number = trial.number
+            seed = seed_for(self.seed, "search", trial.number) % 2**32
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self.inner = SAMPLERS[self.name](seed=seed_for(self.seed, "search", trial.number) % 2**32, **self.options)
+                self.inner = SAMPLERS[self.name](seed=seed, **self.options)
         return self.inner
 
-    def infer_relative_search_space(self, study, trial): return self.at(trial).infer_relative_search_space(study, trial)
-    def sample_relative(self, study, trial, search_space): return self.at(trial).sample_relative(study, trial, search_space)
-    def sample_independent(self, study, trial, name, distribution): return self.at(trial).sample_independent(study, trial, name, distribution)
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.at(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict) -> dict[str, object]:
+        return self.at(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> object:
+        return self.at(trial).sample_independent(study, trial, name, distribution)
