@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .config import RunConfig, run_path
 from .models import build_model
 from .pool import Pool, initial_labels
-from .posterior import Posterior, join_logs, make_posterior, n_networks
+from .posterior import Posterior, joint_log, make_posterior, n_networks
 from .predict import metrics
 from .progress import Progress
 from .record import RunFolder
@@ -110,7 +110,7 @@ def query(
 
 def _finite(outputs: Outputs | None) -> bool:
     "Are all outputs finite numbers?"
-    tensors = outputs.tensors.values() if outputs is not None else ()
+    tensors = outputs.parts.values() if outputs is not None else ()
     return all(bool(x.isfinite().all()) for x in tensors)
 
 # %% ../nbs/17_loop.ipynb #930c6513
@@ -196,7 +196,7 @@ def train(
         model, log = _train_member(setup, folder, indices, cycle, member, on_epoch)
         models.append(model)
         logs.append(log)
-    return models, join_logs(logs)
+    return models, joint_log(logs)
 
 def _train_member(setup, folder, indices, cycle, member, on_epoch) -> tuple[nn.Module, FitLog]:
     "One network: as it is kept in the folder, or trained now."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['POSTERIORS', 'dropout_calls', 'draw_masks', 'under_masks', 'log_mean_softmax', 'Posterior', 'MCDropout', 'Ensemble',
-           'Laplace', 'resolve_posterior', 'make_posterior', 'n_networks', 'check_posterior', 'fit_posterior']
+           'Laplace', 'resolve_posterior', 'make_posterior', 'n_networks', 'check_posterior', 'fit_posterior',
+           'joint_log']
 
 # %% ../nbs/13_posterior.ipynb #4d27fe8d
 from collections.abc import Callable, Iterator
@@ -318,9 +319,9 @@ def fit_posterior(
         logs.append(fit(model, data, indices, config, generator(seed, "batches", counter, member), on_epoch))
         models.append(model)
     draws = generator(seed, "posterior", counter)
-    return make_posterior(models, data, config, indices, draws), _joint_log(logs)
+    return make_posterior(models, data, config, indices, draws), joint_log(logs)
 
-def _joint_log(logs: list[FitLog]) -> FitLog:
+def joint_log(logs: list[FitLog]) -> FitLog:
     "One log of several trainings: their mean loss and accuracy by epoch, and the sum of their costs."
     if len(logs) == 1: return logs[0]
     epochs = range(max(len(log.loss) for log in logs))

@@ -17,11 +17,10 @@ from .augment import resolve_augment
 from .config import RunConfig
 from .data import Dataset, fingerprint, load_dataset
 from .environment import resolve_device
-from .models import build_model, resolve_model
+from .models import resolve_model
 from .optim import check_recipe
 from .pool import Pool, new_pool, split
-from .posterior import make_posterior, n_networks, resolve_posterior
-from .seeds import generator
+from .posterior import check_posterior, resolve_posterior
 from .strategies.contract import Strategy
 from .strategies.registry import get_strategy
 
@@ -81,13 +80,6 @@ def _check_size(config: RunConfig, data: Dataset, n_pool: int):
     if config.init == "balanced" and config.n_init < data.n_classes:
         raise ValueError(f"init='balanced' needs n_init of at least {data.n_classes}, got {config.n_init}.")
 
-def _check_network(config: RunConfig, data: Dataset):
-    "Build the network, and its posterior on two examples: a builder or a posterior that cannot is found here."
-    model = build_model(config.model, data.shape, data.n_classes, config.width, seed=0, dropout=config.dropout)
-    if config.posterior == "none": return
-    networks = [model.eval()] * n_networks(config)
-    make_posterior(networks, data, config, torch.arange(2), generator(0, "posterior")).passes(data.x_train[:2])
-
 def _check_passes(config: RunConfig, strategy: Strategy):
     "`ValueError` where a strategy wants more passes than the posterior has."
     field = "members" if config.posterior == "ensemble" else "posterior_samples"
@@ -124,7 +116,7 @@ def prepare(config: RunConfig) -> Setup:
     config = resolve(config, data, strategy)
     pool, held_out = split(data, config.val_fraction, config.seed)
     _check_size(config, data, len(pool))
-    _check_network(config, data)
+    check_posterior(config, data)
     _check_passes(config, strategy)
     embedding = load_embedding(config.embedding, len(data.x_train)) if config.embedding else None
     record = _data_record(data, pool, held_out, embedding)
