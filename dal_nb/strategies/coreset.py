@@ -9,13 +9,14 @@ __all__ = ['coreset']
 import torch
 from torch import Tensor
 
-from .contract import Outputs
-from .greedy_kcenter import farthest_first, unit_scale
+from .greedy_kcenter import farthest_first, scale_to_one
+from .needs import Outputs
 from .registry import register
 
 # %% ../../nbs/strategies/08_coreset.ipynb #e7773384
 @register("coreset", needs=("features", "labeled"),
-          source="Sener & Savarese (2018), Active learning for convolutional neural networks: a core-set approach; Gonzalez (1985)")
+          source="Sener & Savarese (2018), Active learning for convolutional neural networks: a core-set approach; "
+                 "Gonzalez (1985), Clustering to minimize the maximum intercluster distance")
 def coreset(
     outputs: Outputs,                # with features_N_D
     n: int,                          # picks
@@ -26,9 +27,10 @@ def coreset(
     "k-center greedy on the features, starting from the labeled set"
     mean_D = outputs.features_N_D.mean(0)
     h_N_D = outputs.features_N_D - mean_D
-    scale = unit_scale(h_N_D)
+    scale = scale_to_one(h_N_D)
     h_N_D *= scale
     if labeled is not None:
-        return farthest_first([h_N_D], n, generator=generator, centers_K_D=[(labeled.features_N_D - mean_D) * scale])
+        h_L_D = (labeled.features_N_D - mean_D) * scale
+        return farthest_first([h_N_D], n, generator=generator, centers_K_D=[h_L_D])
     first = torch.randint(len(h_N_D), (1,), generator=generator, device=generator.device)
     return farthest_first([h_N_D], n, generator=generator, first=int(first))

@@ -9,7 +9,7 @@ __all__ = ['entropy', 'entropy_sampling']
 import torch
 from torch import Tensor
 
-from .contract import Outputs
+from .needs import Outputs
 from .registry import register
 
 # %% ../../nbs/strategies/07_entropy.ipynb #54d762b5

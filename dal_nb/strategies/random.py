@@ -9,7 +9,7 @@ __all__ = ['random_sampling']
 import torch
 from torch import Tensor
 
-from .contract import Outputs
+from .needs import Outputs
 from .registry import register
 
 # %% ../../nbs/strategies/06_random.ipynb #50b62148
