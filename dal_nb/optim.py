@@ -135,17 +135,18 @@ def _resolve(
     name, options = parse_call(field, text)
     function = table[name] if name in table else import_object(field, name, table)
     if not callable(function): raise ValueError(f"{field}={name!r} must be a function, got {function!r}.")
-    parameters = list(inspect.signature(function).parameters.values())[2:]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        valid = [p.name for p in parameters]
-        for option in options:
-            if option not in valid: raise _unknown_option(field, name, option, valid)
+    if options:
+        _check_options(field, name, function, options)
     return function, options
 
-def _unknown_option(field, name, option, valid) -> ValueError:
-    "The error for an option that the function does not have."
-    if not valid: return ValueError(f"The {field} {name!r} has no options, got {option!r}. Leave it out.")
-    return unknown_name(f"option of the {field} {name!r}:", option, valid)
+def _check_options(field, name, function, options):
+    "Refuse an option that the function does not have."
+    parameters = list(inspect.signature(function).parameters.values())[2:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters): return
+    valid = [p.name for p in parameters]
+    for option in options:
+        if not valid: raise ValueError(f"The {field} {name!r} has no options, got {option!r}. Leave it out.")
+        if option not in valid: raise unknown_name(f"option of the {field} {name!r}:", option, valid)
 
 # %% ../nbs/09_optim.ipynb #o0000014
 def build_optimizer(
