@@ -57,6 +57,14 @@ def test_wrong_budget_names_the_budgets(run, tmp_path):
     assert not (run / "bo50").exists()
 
 
+def test_wrong_space_shows_the_form(run, tmp_path):
+    code, stderr, _ = papermill(tmp_path / "out.ipynb", run_dir=run, budget=40, space="lr")
+    assert code == 1 and 'space must be a dict as in {"lr": ["log", 1e-05, 0.1]' in stderr and "['choice', a, b, …], got 'lr'" in stderr
+    code, stderr, _ = papermill(tmp_path / "out.ipynb", run_dir=run, budget=40, space='{"learning_rate": ["log", 1e-5, 0.1]}')
+    assert code == 1 and "Unknown hyperparameter 'learning_rate'. Did you mean 'lr'?" in stderr
+    assert not (run / "bo40").exists()
+
+
 def test_gaussian_process_and_own_space(run, tmp_path):
     "Past the GP's ten random trials."
     parameters = dict(run_dir=run, budget=40, n_trials=13, n_folds=2, sampler="gp", space='{"lr": ["log", 0.001, 1], "epochs": ["linear", 3, 10]}')
