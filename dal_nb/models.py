@@ -16,6 +16,11 @@ from torch import Tensor, nn
 
 from .lookup import import_object
 
+# %% ../nbs/08_models.ipynb #111be1ef
+def _dropout(rate: float) -> nn.Module:
+    "A dropout layer; without a rate none, so that a network can be asked whether it has any."
+    return nn.Dropout(rate) if rate > 0 else nn.Identity()
+
 # %% ../nbs/08_models.ipynb #26290417
 class BasicBlock(nn.Module):
     "Two 3x3 convolutions with batch normalisation, and a shortcut (He et al. 2016)."
@@ -49,7 +54,7 @@ class ResNet18(nn.Module):
             blocks.append(BasicBlock(c_out, c_out, stride=1))
             c_in = c_out
         self.blocks = nn.Sequential(*blocks)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout)
         self.head = nn.Linear(8 * width, n_classes)
 
     def forward(self, x):
@@ -62,7 +67,7 @@ class SoftmaxRegression(nn.Module):
 
     def __init__(self, n_inputs: int, n_classes: int, dropout: float = 0.0):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout)
         self.head = nn.Linear(n_inputs, n_classes)
 
     def forward(self, x):
@@ -79,18 +84,18 @@ class MLP(nn.Module):
         self.body = nn.Sequential(
             nn.Flatten(),
             nn.Linear(n_inputs, units),
-            nn.Sequential(nn.ReLU(), nn.Dropout(dropout)),  # one place, so that a layer's name does not depend on it
+            nn.Sequential(nn.ReLU(), _dropout(dropout)),  # one place, so that no layer is renamed
             nn.Linear(units, units),
             nn.ReLU(),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout)
         self.head = nn.Linear(units, n_classes)
 
     def forward(self, x):
         features = self.body(x)
         return self.head(self.dropout(features)), features
 
-# %% ../nbs/08_models.ipynb #58d75f9e
+# %% ../nbs/08_models.ipynb #554ee314
 def last_layer(
     model: nn.Module,
     logits_N_C: Tensor,  # the model's, of a few examples, in float32
@@ -118,7 +123,7 @@ def _linear(shape, n_classes, width, dropout=0.0):
 
 MODELS = {"resnet18": _resnet18, "mlp": _mlp, "linear": _linear}
 
-# %% ../nbs/08_models.ipynb #452751f1
+# %% ../nbs/08_models.ipynb #3fc4ea20
 def get_builder(
     name: str,  # a key of MODELS or "package.module:function"
 ) -> Callable[..., nn.Module]:  # build(shape, n_classes, width) or build(shape, n_classes, width, dropout=0.0)
@@ -140,7 +145,7 @@ def resolve_model(
     get_builder(name)
     return name
 
-# %% ../nbs/08_models.ipynb #07c8d17a
+# %% ../nbs/08_models.ipynb #68e0cb70
 def _dropout_arguments(
     name: str,  # of the builder, for the message
     build: Callable,
@@ -177,7 +182,7 @@ def build_model(
         _check_forward(name, model, shape, n_classes)
     return model.train()
 
-# %% ../nbs/08_models.ipynb #b086c032
+# %% ../nbs/08_models.ipynb #90aef3ae
 def _check_forward(name, model, shape, n_classes):
     "Hold a user's network to the contract."
     with torch.no_grad():
