@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .augment import normalize
 from .config import RunConfig
 from .data import Dataset
-from .laplace import laplace, prior_precision, sample
+from .laplace import laplace, logit_variance, probit, sample
 from .lookup import unknown_name
 from .models import build_model, last_layer
 from .predict import predict
@@ -239,22 +239,27 @@ class Laplace(Posterior):
         self.has_bias = self.layer.bias is not None
         logits, features = predict(models[0], data, data.x_train[self.indices], precision=config.precision)
         if self.has_bias:
-            features = F.pad(features, (0, 1), value=1.0)
             weight = torch.cat([weight, bias[:, None]], 1)
+        self.gaussian = None
+        weights = torch.full((config.posterior_samples, *weight.shape), torch.nan)
         if features.isfinite().all() and logits.isfinite().all():
-            self.gaussian = laplace(features, logits, weight, prior_precision(config, len(indices)))
+            self.gaussian = laplace(self._with_ones(features), logits, weight)
             weights = sample(self.gaussian, config.posterior_samples, generator)
-        else:
-            weights = torch.full((config.posterior_samples, *weight.shape), torch.nan)
         self.weights_S_C_F = weights.float().to(weight.device)
 
     def passes(self, x: Tensor) -> Tensor:  # logits_S_N_C
-        features_N_D = self._plain(x)[0][1]
-        bias_S_1_C = self.weights_S_C_F[:, None, :, -1] if self.has_bias else 0
-        return features_N_D @ self.weights_S_C_F[:, :, :features_N_D.shape[1]].mT + bias_S_1_C
+        return self._with_ones(self._plain(x)[0][1]) @ self.weights_S_C_F.mT
 
     def predictive(self, x: Tensor) -> Tensor:
-        return log_mean_probability(self.passes(x))
+        "By the probit approximation, without the noise of samples."
+        logits, features = self._plain(x)[0]
+        if self.gaussian is None: return logits
+        variance = logit_variance(self.gaussian, self._with_ones(features)).to(logits)
+        return probit(logits, variance)
+
+    def _with_ones(self, features_N_D: Tensor) -> Tensor:  # features_N_F
+        "The features as the weights want them: with a column of ones for the bias."
+        return F.pad(features_N_D, (0, 1), value=1.0) if self.has_bias else features_N_D
 
 # %% ../nbs/13_posterior.ipynb #ae645492
 POSTERIORS = {"none": Posterior, "mc_dropout": MCDropout, "ensemble": Ensemble, "laplace": Laplace}
