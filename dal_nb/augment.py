@@ -9,7 +9,7 @@ __all__ = ['normalize', 'Augment', 'resolve_augment']
 import torch
 import torch.nn.functional as F
 
-from .data import Dataset, NEVER_FLIPPED
+from .data import NEVER_FLIPPED, Dataset
 
 # %% ../nbs/07_augment.ipynb #21fbbe30
 def normalize(

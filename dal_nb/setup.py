@@ -122,7 +122,7 @@ def prepare(config: RunConfig) -> Setup:
     record = _data_record(data, pool, held_out, embedding)
     data = data.to(device)
     if data.x_val is None:
-        x_val, y_val = (part[held_out.to(device)] for part in (data.x_train, data.y_train))
+        val = data.x_train[held_out.to(device)], data.y_train[held_out.to(device)]
     else:
-        x_val, y_val = data.x_val, data.y_val
-    return Setup(config, data, strategy, new_pool(pool), x_val, y_val, embedding, record)
+        val = data.x_val, data.y_val
+    return Setup(config, data, strategy, new_pool(pool), *val, embedding, record)

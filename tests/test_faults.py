@@ -4,7 +4,6 @@ The two tests with twenty kills take minutes and run only with DAL_NB_SLOW=1.
 """
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -22,12 +21,12 @@ import torch
 
 from dal_nb.bo.record import BOConfig, BOFolder, prepare_bo
 from dal_nb.config import RunConfig, run_path
-from dal_nb.record import RunFolder
-from dal_nb.seeds import generator
 from dal_nb.data import load_dataset
 from dal_nb.loop import run_al
-from dal_nb.studies.grid import Study
+from dal_nb.record import RunFolder
+from dal_nb.seeds import generator
 from dal_nb.slurm.worker import last_start, log_of, run_task
+from dal_nb.studies.grid import Study
 
 CLOCK = ["train_seconds", "query_seconds", "peak_memory_mb"]
 SMALL = RunConfig(model="mlp", width=4, epochs=3, warmup_epochs=1, n_init=20, acq_size=10, budget=60, subset_size=200, cold_start=False)  # warm start needs the checkpoint, too

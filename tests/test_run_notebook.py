@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from dal_nb.config import make_config, run_path
-from dal_nb.record import RunFolder
 from dal_nb.data import load_dataset
 from dal_nb.loop import run_al
+from dal_nb.record import RunFolder
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "nbs" / "run.ipynb"
 STRATEGIES = ("random", "entropy", "coreset", "badge")

@@ -16,12 +16,12 @@ import torch
 
 from ..config import RunConfig
 from ..data import Dataset
-from ..models import build_model
 from ..pool import new_pool
-from ..predict import metrics, predict
+from ..posterior import fit_posterior
+from ..predict import metrics
 from ..record import RunFolder
-from ..seeds import generator, seed_for
-from ..training import FitLog, fit
+from ..seeds import generator
+from ..training import FitLog
 
 # %% ../../nbs/bo/00_folds.ipynb #0fe0fcd9
 def labels_of_run(
@@ -128,11 +128,9 @@ def fit_and_predict(
     seed: int,
     counter: int,  # of the streams "weights" and "batches"
 ) -> tuple[torch.Tensor, FitLog]:  # logits_N_C of x, what the training did
-    "Train a new network, with augmentation, and predict, without."
-    weights = seed_for(seed, "weights", counter)
-    model = build_model(config.model, data.shape, data.n_classes, config.width, weights)
-    log = fit(model, data, indices, config, generator(seed, "batches", counter))
-    return predict(model, data, x, precision=config.precision)[0], log
+    "Train a new network (or those of an ensemble), with augmentation, and predict, without."
+    posterior, log = fit_posterior(config, data, indices, seed, counter)
+    return posterior.predictive(x), log
 
 # %% ../../nbs/bo/00_folds.ipynb #1839dd21
 def run_fold(

@@ -16,9 +16,15 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from ..augment import resolve_augment
 from dal_nb.bo.folds import (
-    OBJECTIVES, CrossValidation, fold_score, labeled_part, labels_of_csv, labels_of_run, make_folds, possible_folds,
+    OBJECTIVES,
+    CrossValidation,
+    fold_score,
+    labeled_part,
+    labels_of_csv,
+    labels_of_run,
+    make_folds,
+    possible_folds,
     worst_score,
 )
 from .sampler import SAMPLERS
@@ -28,8 +34,9 @@ from ..data import Dataset, fingerprint, load_dataset
 from ..environment import environment
 from ..files import write_csv, write_json
 from ..lookup import unknown_name
-from ..models import resolve_model
+from ..posterior import check_posterior
 from ..record import RunFolder
+from ..setup import resolve
 
 # %% ../../nbs/bo/04_record.ipynb #47f914df
 @dataclass(frozen=True)
@@ -229,12 +236,9 @@ def settle_recipe(
     data: Dataset,
 ) -> RunConfig:
     "The recipe with nothing left open."
-    return replace(
-        config,
-        model=resolve_model(config.model, data.shape),
-        augment=resolve_augment(config.augment, data),
-        posterior="none" if config.posterior == "auto" else config.posterior,
-    )
+    config = resolve(config, data)
+    check_posterior(config, data)
+    return config
 
 # %% ../../nbs/bo/04_record.ipynb #84ebd22d
 def prepare_bo(

@@ -8,7 +8,7 @@ __all__ = ['Outputs', 'Strategy', 'available_strategies', 'check_strategy', 'get
 # %% ../../nbs/strategies/99_base.ipynb #bc236ed5
 from .contract import Strategy
 from .contract_test import check_strategy
-from .needs import NEEDS, Outputs
+from .needs import Outputs
 from .registry import available_strategies, get_strategy, register
 from .toy import plot_picks
 

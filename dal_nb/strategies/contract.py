@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..lookup import format_call, unknown_name
-from .needs import NEEDS, Need, Outputs, View, axes_of, needs_of_side, provide, resolve_needs
+from .needs import NEEDS, Need, Outputs, axes_of, needs_of_side, resolve_needs
 
 _all_ = ["NEEDS", "Need", "Outputs", "View", "provide"]
 
