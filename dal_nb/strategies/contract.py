@@ -149,7 +149,8 @@ def exact_math(
     device: str = "cpu",  # device type of the tensors inside
 ) -> Iterator[None]:
     "No gradients, no autocast, and float32 matrix products without TF32 or bfloat16"
-    switches = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    backends = [torch.backends.cuda, torch.backends.mkldnn]
+    switches = [backend.matmul for backend in backends if hasattr(backend, "matmul")]
     one_for_all = not hasattr(switches[0], "fp32_precision")  # torch < 2.9
     if one_for_all:
         before = torch.get_float32_matmul_precision()
