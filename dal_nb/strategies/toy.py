@@ -109,7 +109,7 @@ def _plot_discs(
     "Number the picks, in discs that do not hide each other"
     discs_N_2 = _spread(picked_N_2, 0.24)
     lines = torch.stack([picked_N_2, discs_N_2]).permute(2, 0, 1)
-    ax.plot(*lines, color="black", linewidth=0.8, marker="o", markersize=3, zorder=3)
+    ax.plot(*lines.numpy(), color="black", linewidth=0.8, marker="o", markersize=3, zorder=3)
     ax.scatter(*discs_N_2.T, s=130, color="black", edgecolors="white", linewidths=0.8, zorder=4, label="picked")
     for order, disc in enumerate(discs_N_2.tolist(), 1):
         ax.text(*disc, order, color="white", fontsize=7, fontweight="bold", ha="center", va="center_baseline", zorder=5)
