@@ -8,16 +8,18 @@ __all__ = ['atomic_file', 'write_json', 'write_csv', 'read_csv']
 # %% ../nbs/03_files.ipynb #11d15ce0
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
 # %% ../nbs/03_files.ipynb #84f3ca8b
 @contextmanager
 def atomic_file(
-    path,  # the file that is to appear or to be replaced
-):
+    path: str | Path,  # the file that is to appear or to be replaced
+) -> Iterator[BinaryIO]:
     "A binary file handle; `path` is replaced when the block ends, and left as it was when it raises."
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -29,29 +31,47 @@ def atomic_file(
         os.replace(partial, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror or error}: could not write {path}. What was there before is unchanged; "
-                      "free some space or choose another out_dir, and start the same command again") from error
+        what = f"{error.strerror or error}: could not write {path}. What was there before is unchanged; "
+        remedy = "free some space or choose another out_dir, and start the same command again"
+        raise OSError(error.errno, what + remedy) from error
     finally:
         partial.unlink(missing_ok=True)
 
 # %% ../nbs/03_files.ipynb #d250977c
 def _sync_folder(path):
     "Make a rename durable; some network file systems cannot, and do not need to."
-    try: handle = os.open(path, os.O_RDONLY)
-    except OSError: return
-    try: os.fsync(handle)
-    except OSError: pass
-    finally: os.close(handle)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 # %% ../nbs/03_files.ipynb #14b7d520
-def write_json(path, value):
+def write_json(
+    path: str | Path,
+    value: object,  # plain JSON values
+):
     "Write `value` as indented JSON, atomically."
-    with atomic_file(path) as file: file.write((json.dumps(value, indent=2) + "\n").encode())
+    with atomic_file(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())
 
-def write_csv(path, frame: pd.DataFrame):
+# %% ../nbs/03_files.ipynb #4844b2b4
+def write_csv(
+    path: str | Path,
+    frame: pd.DataFrame,
+):
     "Write a frame without its index, atomically."
-    with atomic_file(path) as file: file.write(frame.to_csv(index=False, lineterminator="\n").encode())
+    with atomic_file(path) as file:
+        file.write(frame.to_csv(index=False, lineterminator="\n").encode())
 
-def read_csv(path) -> pd.DataFrame:
+# %% ../nbs/03_files.ipynb #5033c948
+def read_csv(
+    path: str | Path,
+) -> pd.DataFrame:
     "Read what `write_csv` wrote; the python engine reads floats exactly, in every version of pandas."
     return pd.read_csv(path, engine="python")

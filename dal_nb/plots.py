@@ -8,7 +8,8 @@ __all__ = ['plot_learning_curve', 'show_selected', 'plot_class_balance']
 # %% ../nbs/17_plots.ipynb #dfc270cc
 import pandas as pd
 
-from .data import Dataset, show_images
+from .data import Dataset
+from .images import show_images
 from .record import RunFolder
 
 # %% ../nbs/17_plots.ipynb #d615729c
