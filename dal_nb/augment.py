@@ -36,12 +36,14 @@ class Augment:
         H, W = x_N_C_H_W.shape[-2:]
         self.pad = max(1, H // 8) if pad is None else pad
         x = F.pad(x_N_C_H_W, (self.pad,) * 4)
-        self.window = torch.stack([x, x.flip(-1)] if flip else [x]).unfold(3, H, 1).unfold(4, W, 1)  # 2,N,C,dy,dx,H,W
+        both = torch.stack([x, x.flip(-1)] if flip else [x])
+        self.window = both.unfold(3, H, 1).unfold(4, W, 1)  # 2,N,C,dy,dx,H,W
 
     def draw(self, n: int, generator: torch.Generator) -> torch.Tensor:  # n,3 on the CPU: flip, dy, dx
         "One flip and one offset for each of `n` images."
         side = 2 * self.pad + 1
-        return torch.stack([torch.randint(high, (n,), generator=generator) for high in (len(self.window), side, side)], 1)
+        ranges = (len(self.window), side, side)
+        return torch.stack([torch.randint(high, (n,), generator=generator) for high in ranges], 1)
 
     def __call__(self, i_B: torch.Tensor, draws_B_3: torch.Tensor) -> torch.Tensor:  # uint8 B,C,H,W
         "The images `i_B`, each under its own draw."
@@ -55,6 +57,8 @@ def resolve_augment(
 ) -> str:  # none, crop, crop_flip
     "What `auto` means for this data set. `ValueError` for images augmentation of features, and for mirrored digits."
     if augment == "auto": return data.augment if data.is_image else "none"
-    if augment != "none" and not data.is_image: raise ValueError(f"augment={augment!r} needs images; {data.name} has features. Use 'none' or 'auto'.")
-    if augment == "crop_flip" and data.name in NEVER_FLIPPED: raise ValueError(f"{data.name} are never flipped: a mirrored 2 is no 2. Use 'crop' or 'none'.")
+    if augment != "none" and not data.is_image:
+        raise ValueError(f"augment={augment!r} needs images; {data.name} has features. Use 'none' or 'auto'.")
+    if augment == "crop_flip" and data.name in NEVER_FLIPPED:
+        raise ValueError(f"{data.name} are never flipped: a mirrored 2 is no 2. Use 'crop' or 'none'.")
     return augment

@@ -125,7 +125,8 @@ def _as_labels(y, where, n) -> np.ndarray:
         return y.astype(np.int64)
     kinds = {type(label).__name__ for label in y} if y.dtype.kind == "O" else set()
     if len(kinds) > 1:
-        raise ValueError(f"{where} mixes {' and '.join(sorted(kinds))}; use whole numbers, or texts as in y.astype(str).")
+        mixed = " and ".join(sorted(kinds))
+        raise ValueError(f"{where} mixes {mixed}; use whole numbers, or texts as in y.astype(str).")
     return y
 
 # %% ../nbs/06_data.ipynb #d1abdf51
