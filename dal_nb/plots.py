@@ -6,31 +6,46 @@
 __all__ = ['plot_learning_curve', 'show_selected', 'plot_class_balance']
 
 # %% ../nbs/17_plots.ipynb #dfc270cc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pandas as pd
 
 from .data import Dataset
-from .images import show_images
+from .images import drawable, show_images
 from .record import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # %% ../nbs/17_plots.ipynb #d615729c
 def plot_learning_curve(
     cycles: pd.DataFrame,  # as in cycles.csv
-    ax=None,  # matplotlib axes; a new figure unless given
+    ax: "Axes | None" = None,  # a new figure unless given
     label: str | None = None,  # of the curve on the test set
-):  # matplotlib axes
+) -> "Axes":
     "Accuracy against the number of labels, on the test set and on the held-out images."
-    import matplotlib.pyplot as plt
-    if ax is None: ax = plt.subplots(figsize=(6, 3.6), layout="constrained")[1]
+    ax = ax or _new_axes(6, 3.6)
     line, = ax.plot(cycles.n_labeled, 100 * cycles.test_accuracy, marker="o", ms=4, label=label or "test")
     if "val_accuracy" in cycles and label is None:
-        ax.plot(cycles.n_labeled, 100 * cycles.val_accuracy, "--", color=line.get_color(), alpha=0.6, label="validation")
+        style = dict(color=line.get_color(), alpha=0.6, label="validation")
+        ax.plot(cycles.n_labeled, 100 * cycles.val_accuracy, "--", **style)
     bad = cycles[cycles.diverged.astype(bool)]
-    if len(bad): ax.plot(bad.n_labeled, 100 * bad.test_accuracy, "x", color="red", ms=9, label="diverged")
+    if len(bad):
+        ax.plot(bad.n_labeled, 100 * bad.test_accuracy, "x", color="red", ms=9, label="diverged")
     ax.set(xlabel="labels", ylabel="accuracy, %")
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     return ax
+
+# %% ../nbs/17_plots.ipynb #9c61b220
+def _new_axes(width: float, height: float) -> "Axes":
+    "Axes of a new figure, in inches."
+    import matplotlib.pyplot as plt
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 # %% ../nbs/17_plots.ipynb #b4ea2ead
 def show_selected(
@@ -38,30 +53,46 @@ def show_selected(
     data: Dataset,  # that the run was made on
     n: int = 20,  # images
     first_cycle: int = 1,  # 1: the first that the strategy chose; 0: the initial labels
-):  # matplotlib Figure, or None for data without images
+) -> "Figure | None":  # None for data without images
     "The images that a strategy chose first, in order, with their labels."
     if not data.is_image: return None
     selected = folder.selected.query("cycle >= @first_cycle").head(n)
     if not len(selected): return None
-    return show_images(data.x_train[selected["index"].to_list()], [data.class_names[y] for y in selected.label])
+    names, _ = drawable(data.class_names)
+    images = data.x_train[selected["index"].to_list()]
+    return show_images(images, [names[label] for label in selected.label])
 
 # %% ../nbs/17_plots.ipynb #3022a9e3
 def plot_class_balance(
     selected: pd.DataFrame,  # as in selected.csv
-    class_names,  # one text a class
-    ax=None,
-):  # matplotlib axes
+    class_names: Sequence[str],
+    ax: "Axes | None" = None,  # a new figure unless given
+) -> "Axes":
     "Labels bought of each class, the initial ones apart, beside what an even hand would have bought."
-    import matplotlib.pyplot as plt
-    counts = lambda rows: rows.label.value_counts().reindex(range(len(class_names)), fill_value=0).to_numpy()
-    first, bought, many = counts(selected[selected.cycle == 0]), counts(selected[selected.cycle > 0]), len(class_names) > 30
-    if ax is None: ax = plt.subplots(figsize=(6 if not many else 9, 3.2), layout="constrained")[1]
-    ax.bar(range(len(class_names)), first, color="0.7", label="initial")
-    ax.bar(range(len(class_names)), bought, bottom=first, label="chosen")
-    ax.axhline(len(selected) / len(class_names), color="black", lw=1, ls=":", label="even")
-    if many: ax.set_xticks([])
-    else: ax.set_xticks(range(len(class_names)), class_names, rotation=45 if max(map(len, class_names)) > 2 else 0, ha="right" if max(map(len, class_names)) > 2 else "center")
+    n = len(class_names)
+    first = _counts(selected[selected.cycle == 0], n)
+    bought = _counts(selected[selected.cycle > 0], n)
+    ax = ax or _new_axes(6 if n <= 30 else 9, 3.2)
+    ax.bar(range(n), first, color="0.7", label="initial")
+    ax.bar(range(n), bought, bottom=first, label="chosen")
+    ax.axhline(len(selected) / n, color="black", lw=1, ls=":", label="even")
+    _name_ticks(ax, class_names)
     ax.set(xlabel="class", ylabel="labels")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.18))
     return ax
+
+# %% ../nbs/17_plots.ipynb #618d263e
+def _counts(rows: pd.DataFrame, n_classes: int) -> np.ndarray:
+    "Rows of each class."
+    return rows.label.value_counts().reindex(range(n_classes), fill_value=0).to_numpy()
+
+def _name_ticks(ax: "Axes", class_names: Sequence[str]):
+    "The classes along the x axis, unless they are too many; long names stand slanted."
+    if len(class_names) > 30:
+        ax.set_xticks([])
+        return
+    names, fonts = drawable(class_names)
+    slanted = max(map(len, names)) > 2
+    how = dict(rotation=45, ha="right") if slanted else dict(rotation=0, ha="center")
+    ax.set_xticks(range(len(names)), names, fontfamily=fonts, parse_math=False, **how)
