@@ -20,7 +20,7 @@ def split(
     data: Dataset,
     val_fraction: float,  # in [0, 1); ignored where the data set has a validation part of its own
     seed: int,  # the run's seed; the stream is "split"
-) -> tuple[torch.Tensor, torch.Tensor]:  # pool and validation: sorted original indices, int64 on the CPU
+) -> tuple[torch.Tensor, torch.Tensor]:  # pool and validation: original indices, sorted, on the CPU
     "Divide the training part into the pool and the held-out validation set."
     n = len(data.x_train)
     n_val = 0 if data.x_val is not None else int(round(val_fraction * n))
@@ -130,7 +130,8 @@ def initial_labels(
 ) -> torch.Tensor:  # n original indices
     "Draw the initial labeled set from the unlabeled part of a pool."
     candidates = pool.unlabeled
-    if n > len(candidates): raise ValueError(f"n_init must be at most the {len(candidates)} images of the pool, got {n}.")
+    if n > len(candidates):
+        raise ValueError(f"n_init must be at most the {len(candidates)} images of the pool, got {n}.")
     order = candidates[torch.randperm(len(candidates), generator=generator)]
     if not balanced: return order[:n]
     y = y_train.cpu()[order]
