@@ -125,8 +125,8 @@ def _as_labels(y, where, n) -> np.ndarray:
         return y.astype(np.int64)
     kinds = {type(label).__name__ for label in y} if y.dtype.kind == "O" else set()
     if len(kinds) > 1:
-        mixed = " and ".join(sorted(kinds))
-        raise ValueError(f"{where} mixes {mixed}; use whole numbers, or texts as in y.astype(str).")
+        mix = " and ".join(sorted(kinds))
+        raise ValueError(f"{where} mixes {mix}; use whole numbers, or texts as in y.astype(str).")
     return y
 
 # %% ../nbs/06_data.ipynb #d1abdf51
@@ -164,7 +164,7 @@ def from_arrays(
         xs[part] = _as_examples(x, f"{name}: x_{part}")
         ys[part] = _as_labels(y, f"{name}: y_{part}", len(xs[part]))
     shapes = {part: tuple(x.shape[1:]) for part, x in xs.items()}
-    if len(set(shapes.values())) > 1: raise ValueError(f"{name}: the parts differ in shape: {shapes}.")
+    if len({*shapes.values()}) > 1: raise ValueError(f"{name}: the parts differ in shape: {shapes}.")
     try:
         class_names, ys = _classes(ys, class_names)
     except ValueError as error:
@@ -317,7 +317,7 @@ def _torchvision(name: str, root: Path, download: bool) -> Dataset:
 # %% ../nbs/06_data.ipynb #600caef8
 def _idx(path: Path) -> np.ndarray:
     "A gzipped IDX file of bytes (LeCun's format: two zeros, type 8, number of axes, their lengths, the bytes)."
-    raw = gzip.decompress(Path(path).read_bytes())
+    raw = bytearray(gzip.decompress(path.read_bytes()))  # so that the array may be written to
     if raw[:3] != b"\0\0\x08": raise ValueError(f"{path} is no IDX file of bytes.")
     shape = np.frombuffer(raw, ">i4", raw[3], offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)

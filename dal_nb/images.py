@@ -166,11 +166,11 @@ def _signs(family: str) -> frozenset[str]:
     path = findfont(FontProperties(family=[family]))
     return frozenset(map(chr, get_font(path).get_charmap()))
 
-# %% ../nbs/06_images.ipynb #823a0282
+# %% ../nbs/06_images.ipynb #6683a026
 def drawable(
     texts: Sequence[object],  # such as the names of all classes
     otherwise: str = "class {}",  # what stands for a text that no font can draw, with its place among `texts`
-    fonts: Sequence[str] = FONTS,  # families that may be taken, where they are installed
+    fonts: Sequence[str] | None = None,  # families that may be taken, where they are installed; None: FONTS
 ) -> tuple[list[str], list[str]]:  # the texts; the families that draw them, for matplotlib's `fontfamily`
     "Texts that can be drawn, and the fonts that do."
     from matplotlib import rcParams
@@ -179,7 +179,7 @@ def drawable(
     families = list(rcParams["font.family"])
     missing = set("".join("".join(texts).split())).difference(*map(_signs, families))
     installed = {font.name for font in fontManager.ttflist} if missing else set()
-    for family in fonts:
+    for family in FONTS if fonts is None else fonts:
         if family in installed and missing & _signs(family):
             families.append(family)
             missing -= _signs(family)

@@ -6,26 +6,32 @@
 __all__ = ['plot_learning_curve', 'show_selected', 'plot_class_balance']
 
 # %% ../nbs/18_plots.ipynb #dfc270cc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pandas as pd
 
 from .data import Dataset
-from .images import show_images
+from .images import drawable, show_images
 from .record import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # %% ../nbs/18_plots.ipynb #d615729c
 def plot_learning_curve(
     cycles: pd.DataFrame,  # as in cycles.csv
-    ax=None,  # matplotlib axes; a new figure unless given
+    ax: "Axes | None" = None,  # a new figure unless given
     label: str | None = None,  # of the curve on the test set
-):  # matplotlib axes
+) -> "Axes":
     "Accuracy against the number of labels, on the test set and on the held-out images."
-    import matplotlib.pyplot as plt
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    ax = ax or _new_axes(6, 3.6)
     line, = ax.plot(cycles.n_labeled, 100 * cycles.test_accuracy, marker="o", ms=4, label=label or "test")
     if "val_accuracy" in cycles and label is None:
-        color = line.get_color()
-        ax.plot(cycles.n_labeled, 100 * cycles.val_accuracy, "--", color=color, alpha=0.6, label="validation")
+        style = dict(color=line.get_color(), alpha=0.6, label="validation")
+        ax.plot(cycles.n_labeled, 100 * cycles.val_accuracy, "--", **style)
     bad = cycles[cycles.diverged.astype(bool)]
     if len(bad):
         ax.plot(bad.n_labeled, 100 * bad.test_accuracy, "x", color="red", ms=9, label="diverged")
@@ -35,48 +41,58 @@ def plot_learning_curve(
     ax.legend(frameon=False)
     return ax
 
+# %% ../nbs/18_plots.ipynb #9c61b220
+def _new_axes(width: float, height: float) -> "Axes":
+    "Axes of a new figure, in inches."
+    import matplotlib.pyplot as plt
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
 # %% ../nbs/18_plots.ipynb #b4ea2ead
 def show_selected(
     folder: RunFolder,
     data: Dataset,  # that the run was made on
     n: int = 20,  # images
     first_cycle: int = 1,  # 1: the first that the strategy chose; 0: the initial labels
-):  # matplotlib Figure, or None for data without images
+) -> "Figure | None":  # None for data without images
     "The images that a strategy chose first, in order, with their labels."
     if not data.is_image: return None
     selected = folder.selected.query("cycle >= @first_cycle").head(n)
     if not len(selected): return None
-    return show_images(data.x_train[selected["index"].to_list()], [data.class_names[y] for y in selected.label])
+    names, _ = drawable(data.class_names)
+    images = data.x_train[selected["index"].to_list()]
+    return show_images(images, [names[label] for label in selected.label])
 
 # %% ../nbs/18_plots.ipynb #3022a9e3
-def _class_counts(selected, n_classes):
-    "How many labels each class has."
-    return selected.label.value_counts().reindex(range(n_classes), fill_value=0).to_numpy()
-
-def _class_ticks(ax, class_names):
-    "The names below the bars; none where they are too many, slanted where they are long."
-    if len(class_names) > 30: return ax.set_xticks([])
-    long = max(map(len, class_names)) > 2
-    return ax.set_xticks(range(len(class_names)), class_names, rotation=45 * long, ha="right" if long else "center")
-
-# %% ../nbs/18_plots.ipynb #051f758b
 def plot_class_balance(
     selected: pd.DataFrame,  # as in selected.csv
-    class_names: tuple[str, ...],
-    ax=None,
-):  # matplotlib axes
+    class_names: Sequence[str],
+    ax: "Axes | None" = None,  # a new figure unless given
+) -> "Axes":
     "Labels bought of each class, the initial ones apart, beside what an even hand would have bought."
-    import matplotlib.pyplot as plt
     n = len(class_names)
-    first = _class_counts(selected[selected.cycle == 0], n)
-    bought = _class_counts(selected[selected.cycle > 0], n)
-    if ax is None:
-        _, ax = plt.subplots(figsize=(9 if n > 30 else 6, 3.2), layout="constrained")
+    first = _counts(selected[selected.cycle == 0], n)
+    bought = _counts(selected[selected.cycle > 0], n)
+    ax = ax or _new_axes(6 if n <= 30 else 9, 3.2)
     ax.bar(range(n), first, color="0.7", label="initial")
     ax.bar(range(n), bought, bottom=first, label="chosen")
     ax.axhline(len(selected) / n, color="black", lw=1, ls=":", label="even")
-    _class_ticks(ax, class_names)
+    _name_ticks(ax, class_names)
     ax.set(xlabel="class", ylabel="labels")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.18))
     return ax
+
+# %% ../nbs/18_plots.ipynb #618d263e
+def _counts(rows: pd.DataFrame, n_classes: int) -> np.ndarray:
+    "Rows of each class."
+    return rows.label.value_counts().reindex(range(n_classes), fill_value=0).to_numpy()
+
+def _name_ticks(ax: "Axes", class_names: Sequence[str]):
+    "The classes along the x axis, unless they are too many; long names stand slanted."
+    if len(class_names) > 30:
+        ax.set_xticks([])
+        return
+    names, fonts = drawable(class_names)
+    slanted = max(map(len, names)) > 2
+    how = dict(rotation=45, ha="right") if slanted else dict(rotation=0, ha="center")
+    ax.set_xticks(range(len(names)), names, fontfamily=fonts, parse_math=False, **how)
