@@ -1,4 +1,5 @@
-"""The oldest versions that settings.ini allows, as a constraints file of pip: `python .github/lowest.py > lowest.txt`."""
+"""The oldest versions that settings.ini allows, as a constraints file of pip: `python .github/lowest.py > lowest.txt`.
+"""
 
 import re
 from configparser import ConfigParser

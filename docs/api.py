@@ -1,4 +1,6 @@
-"""The API of exported code as Markdown: heading, signature, docstring, a table of the parameters, source. Nothing is imported or run."""
+"""The API of exported code as Markdown: heading, signature, docstring, a table of the parameters, source. Nothing is
+imported or run.
+"""
 
 import ast
 import io
@@ -10,7 +12,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def public(source):
-    "The public functions and classes of a cell: name to show → syntax tree. `Pool.acquire = acquire` makes a method of a function."
+    "The public functions and classes of a cell: name to show → syntax tree. `@patch` makes a method of a function."
     body, owner = ast.parse(source).body, {}
     for node in (n for n in body if isinstance(n, ast.Assign)):
         targets = getattr(node.targets[0], "elts", node.targets)
@@ -70,7 +72,7 @@ def signature(name, node):
 
 
 def table(node, source):
-    "What the comments behind the parameters say (docments); a comment speaks of the last parameter on its line. '' where there is none."
+    "What the comments behind the parameters say (docments): of the last parameter on a line. '' where there is none."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     said = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     found, returns = fields(node), getattr(node, "returns", None)

@@ -1,4 +1,6 @@
-"""Make the site in _site/ from the notebooks: `python docs/build.py`, then `python -m http.server -d _site`. No notebook is run."""
+"""Make the site in _site/ from the notebooks: `python docs/build.py`, then `python -m http.server -d _site`. No
+notebook is run.
+"""
 
 import ast
 import base64
@@ -172,10 +174,11 @@ class Pages:
         file = (self.folder / self.page).with_suffix(f".{self.pictures}.png")
         file.write_bytes(png)
         width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
-        return f'<p class="output"><img src="{file.name}" width="{width}" height="{height}" loading="lazy" alt="Picture {self.pictures} of this notebook"></p>'
+        size = f'width="{width}" height="{height}" loading="lazy"'
+        return f'<p class="output"><img src="{file.name}" {size} alt="Picture {self.pictures} of this notebook"></p>'
 
     def linked(self, text):
-        "Links to notebooks lead to their pages, links to other files to the repository, `name` of an exported symbol to its documentation."
+        "Links lead to the pages of notebooks, other files to the repository, `name` of a symbol to its documentation."
         here = PurePosixPath("nbs", self.page).parent
 
         def target(m):

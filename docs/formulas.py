@@ -1,4 +1,6 @@
-"""A mkdocs hook: formulas become MathML, which browsers draw by themselves, without a script, in a font that the site brings along."""
+"""A mkdocs hook: formulas become MathML, which browsers draw by themselves, without a script, in a font that the site
+brings along.
+"""
 
 import html
 import re

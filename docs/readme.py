@@ -1,4 +1,6 @@
-"""Make README.md from nbs/index.ipynb: `python docs/readme.py`, or `python docs/readme.py --check` to see whether it has drifted."""
+"""Make README.md from nbs/index.ipynb: `python docs/readme.py`, or `python docs/readme.py --check` to see whether it
+has drifted.
+"""
 
 import base64
 import posixpath

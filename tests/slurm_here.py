@@ -1,8 +1,11 @@
-"""A real SLURM on this machine, for as long as a test lasts: one node, one partition, and a pretended GPU. It needs root and Debian's slurm-wlm and munge.
+"""A real SLURM on this machine, for as long as a test lasts: one node, one partition, and a pretended GPU. It needs
+root and Debian's slurm-wlm and munge.
 
-The node says that it has 64 GB, so that the defaults of the batch scripts are not refused (`--mem=8G`); memory is neither shared out nor enforced.
+The node says that it has 64 GB, so that the defaults of the batch scripts are not refused (`--mem=8G`); memory is
+neither shared out nor enforced.
 
-As a command it starts one to play with, and stops it: `python tests/slurm_here.py start|stop FOLDER` (start prints the line that points SLURM's commands to it).
+As a command it starts one to play with, and stops it: `python tests/slurm_here.py start|stop FOLDER` (start prints
+the line that points SLURM's commands to it).
 """
 
 import os

@@ -1,4 +1,6 @@
-"""`nbs/bo.ipynb` as a user calls it: without parameters, with a wrong budget, with a Gaussian process, and on labels of real CIFAR-10 images."""
+"""`nbs/bo.ipynb` as a user calls it: without parameters, with a wrong budget, with a Gaussian process, and on labels
+of real CIFAR-10 images.
+"""
 
 import itertools
 import json
@@ -102,7 +104,8 @@ def test_gaussian_process_and_own_space(run, tmp_path):
 
 @pytest.mark.skipif(not CIFAR.exists(), reason="no CIFAR-10: set DAL_NB_CIFAR to a folder of cifar10.npz")
 def test_repairs_a_collapsed_setting_on_cifar10(tmp_path):
-    """The study's HP 4 (lr 0.1) with a decay for which lr x weight decay x steps is 3, as this run has 300 steps and the study's have 25,000: the network collapses.
+    """The study's HP 4 (lr 0.1) with a decay for which lr x weight decay x steps is 3, as this run has 300 steps and
+    the study's have 25,000: the network collapses.
     The search finds a setting that does not, on the same labels."""
     with np.load(CIFAR) as cifar:  # real images, fewer of them
         rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """Searches that an earlier version recorded, and what a search does with its own records.
 
-`records/half_done_search` was made by the version before records had a schema: `run` is an active-learning run, `half` a search on its labels that was killed in the second
+`records/half_done_search` was made by the version before records had a schema: `run` is an active-learning run,
+`half` a search on its labels that was killed in the second
 fold of its sixth trial, `whole` what the same search came to when nobody disturbed it.
 """
 
@@ -66,7 +67,7 @@ def test_old_searches_are_read_and_complete(tmp_path):
 
 
 def test_new_search_has_a_schema_and_its_table_is_whole(tmp_path):
-    "The process died between the record of the last trial and the table: the table is made from the records in the end."
+    "The process died between the record of the last trial and the table: the table comes from the records."
     run = run_al(RunConfig(model="mlp", width=4, epochs=3, budget=40, out_dir=str(tmp_path)), progress=False)
     bo = BOConfig(run_dir=str(run.path), n_trials=3, n_folds=2)
     folder = run_bo(bo, progress=False)
@@ -79,7 +80,7 @@ def test_new_search_has_a_schema_and_its_table_is_whole(tmp_path):
 
 
 def test_own_recipe_is_compared(tmp_path):
-    "A search without a run: what its first record did not say has the value of that time, and another recipe is refused."
+    "A search without a run: what its first record did not say has the value of that time."
     run = run_al(RunConfig(model="mlp", width=4, epochs=3, budget=40, out_dir=str(tmp_path)), progress=False)
     run.selected[["index"]].to_csv(tmp_path / "labels.csv", index=False)
     bo = BOConfig(indices=str(tmp_path / "labels.csv"), out_dir=str(tmp_path / "bo"), n_trials=1, n_folds=2)

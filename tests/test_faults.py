@@ -1,4 +1,5 @@
-"""Everything that breaks on a cluster, tried: no wrong number, no finished cycle lost, an error that says what to do. slurm/README.md has the table.
+"""Everything that breaks on a cluster, tried: no wrong number, no finished cycle lost, an error that says what to do.
+slurm/README.md has the table.
 
 The two tests with twenty kills take minutes and run only with DAL_NB_SLOW=1.
 """
@@ -92,7 +93,7 @@ def python(code: str, **kwargs) -> subprocess.Popen:
 
 
 def kill_twenty_times(code: str, folder, seed: int, check) -> list:  # starts that each completed one took
-    "Start, kill with SIGKILL after a random time, start again; afresh whenever it is complete, and `check` has compared it."
+    "Start, kill with SIGKILL after a random time, start again; afresh when it is complete and `check` has seen it."
     rng, kills, starts = random.Random(seed), 0, []
 
     def completed():
@@ -128,7 +129,8 @@ def test_twenty_kills_of_a_run(tmp_path):
     alone, killed = (replace(config, out_dir=str(tmp_path / name)) for name in ("alone", "killed"))
     run_al(alone, progress=False)
     folder = RunFolder(run_path(killed))
-    code = f"from dal_nb.config import RunConfig; from dal_nb.loop import run_al; run_al(RunConfig(**{asdict(killed)!r}), progress=False)"
+    imports = "from dal_nb.config import RunConfig; from dal_nb.loop import run_al"
+    code = f"{imports}; run_al(RunConfig(**{asdict(killed)!r}), progress=False)"
 
     def check():
         assert_same(RunFolder(run_path(alone)), folder)
@@ -141,7 +143,8 @@ def test_twenty_kills_of_a_run(tmp_path):
 def test_twenty_kills_of_a_search(tmp_path):
     run = run_al(replace(SMALL, model="mlp", epochs=100, out_dir=str(tmp_path)), progress=False)
     bo = BOConfig(run_dir=str(run.path), n_trials=5, n_folds=3, out_dir=str(tmp_path / "killed"))
-    code = "from dal_nb.bo.search import run_bo; from dal_nb.bo.record import BOConfig; run_bo(BOConfig(**{!r}), progress=False)"
+    imports = "from dal_nb.bo.search import run_bo; from dal_nb.bo.record import BOConfig"
+    code = imports + "; run_bo(BOConfig(**{!r}), progress=False)"
     folder = BOFolder(bo.out_dir)
     alone = replace(bo, out_dir=str(tmp_path / "alone"))
     assert python(code.format(asdict(alone))).wait(timeout=300) == 0
@@ -285,7 +288,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_file_is_seen(damage, tmp_path, alone):
-    "A run does not go on from a damaged file: the error names it. With the file restored it ends as if nothing had been."
+    "A run does not go on from a damaged file: the error names it. Restored, it ends as if nothing had been."
     name, change = DAMAGE[damage]
     config = replace(SMALL, out_dir=str(tmp_path))
     folder = run_part(config, 3)
@@ -368,9 +371,10 @@ def test_full_disk_of_a_search(tmp_path):
 
 @root_only
 def test_two_hosts_on_one_folder(tmp_path, alone):
-    "A process on a machine of another name holds the folder; here it is refused, and says who has it. Then that machine dies."
+    "A process on a machine of another name holds the folder; here it is refused, with its name. Then that one dies."
     config = replace(SMALL, out_dir=str(tmp_path))
-    code = f"import time; from dal_nb.record import RunFolder; from dal_nb.loop import *; import dal_nb; from pathlib import Path\nwith RunFolder({str(run_path(config))!r}).lock(): time.sleep(600)"
+    imports = "import time; from dal_nb.record import RunFolder"
+    code = f"{imports}\nwith RunFolder({str(run_path(config))!r}).lock(): time.sleep(600)"
     there = subprocess.Popen(
         [
             "unshare",

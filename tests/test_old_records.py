@@ -1,4 +1,6 @@
-"""Records outlive versions: of every schema so far, a run that was killed goes on here, and ends as it would have ended there."""
+"""Records outlive versions: of every schema so far, a run that was killed goes on here, and ends as it would have
+ended there.
+"""
 
 import json
 import shutil

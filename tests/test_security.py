@@ -1,6 +1,8 @@
-"""While a search runs, another user of the machine tries to run code as us, to read our files, and to be answered by our servers.
+"""While a search runs, another user of the machine tries to run code as us, to read our files, and to be answered by
+our servers.
 
-The other user is `nobody`; that needs root. Its processes may read and enter every folder (CAP_DAC_READ_SEARCH), as the Python that they run may lie where nobody cannot go.
+The other user is `nobody`; that needs root. Its processes may read and enter every folder (CAP_DAC_READ_SEARCH), as
+the Python that they run may lie where nobody cannot go.
 """
 
 import os
@@ -24,12 +26,16 @@ TOOLS = [name for name in ("runuser", "setpriv", "curl") if not shutil.which(nam
 two_users = pytest.mark.skipif(
     os.geteuid() != 0 or bool(TOOLS), reason="needs root, to be another user, and runuser, setpriv, curl"
 )
-NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search".split()
+READ = "--inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
+NOBODY = f"setpriv --reuid=65534 --regid=65534 --clear-groups {READ}".split()
 SLOW = RunConfig(
     model="mlp", width=8, epochs=20_000, n_init=20, acq_size=20, budget=40, lr=0.003
 )  # minutes a fold: it runs until it is killed
 
-JOIN = "import sys; from ray.scripts.scripts import main; sys.argv = ['ray', 'start', '--address={address}', '--num-cpus=0', '--temp-dir={own}', '--node-name=other']; main()"
+JOIN = (
+    "import sys; from ray.scripts.scripts import main; sys.argv = ['ray', 'start', '--address={address}', "
+    "'--num-cpus=0', '--temp-dir={own}', '--node-name=other']; main()"
+)
 SUBMIT = """
 import ray
 from ray._private import services
@@ -46,7 +52,8 @@ ray.get(code.remote(), timeout=60)
 
 def start(bo: BOConfig, **env: str) -> subprocess.Popen:
     "A search in a process of its own."
-    code = f"from dal_nb.bo.search import run_bo; from dal_nb.bo.record import BOConfig; run_bo(BOConfig(**{asdict(bo)!r}), progress=False)"
+    imports = "from dal_nb.bo.search import run_bo; from dal_nb.bo.record import BOConfig"
+    code = f"{imports}; run_bo(BOConfig(**{asdict(bo)!r}), progress=False)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -221,7 +228,7 @@ def call(place: tuple[str, int], method: str) -> str:
 
 @two_users
 def test_every_port_refuses(search):
-    "Each port of ours is a gRPC server that knows some of the methods and wants a token for them, or an HTTP server that says 401."
+    "Each port of ours is a gRPC server that wants a token for its methods, or an HTTP server that says 401."
     places = listening(search)
     assert len(places) >= 4, places
     for place in places:

@@ -1,4 +1,6 @@
-"""The code is to be read: rules for the exported modules that no linter has, the order of the rooms, and how a notebook opens."""
+"""The code is to be read: rules for the exported modules that no linter has, the order of the rooms, and how a
+notebook opens.
+"""
 
 import ast
 import json

@@ -1,4 +1,6 @@
-"""Make the records of the present schema, once, when it is new: `python tests/records/make.py`. Those of earlier schemas are never made again."""
+"""Make the records of the present schema, once, when it is new: `python tests/records/make.py`. Those of earlier
+schemas are never made again.
+"""
 
 import json
 import shutil
