@@ -1,5 +1,8 @@
-"""Run the notebooks with the exported modules in place of the exported cells, to count the lines that their tests reach:
-`coverage run tests/notebooks_on_modules.py && coverage combine && coverage report`. Arguments are notebooks; all by default."""
+"""Run the notebooks with the exported modules in place of the exported cells, to count lines that tests reach.
+
+`coverage run tests/notebooks_on_modules.py && coverage combine && coverage report`;
+arguments are notebooks, else all.
+"""
 
 import os
 import subprocess
@@ -8,7 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = {"slow", "gpu"}
-FILL = "globals().update({{k: v for k, v in vars(__import__('importlib').import_module('{}')).items() if k[:2] != '__'}})"
+FILL = """
+import importlib
+globals().update({{k: v for k, v in vars(importlib.import_module("{}")).items() if not k.startswith("__")}})
+"""
 
 
 def run(path: Path):
@@ -36,8 +42,8 @@ def run(path: Path):
 
 
 def main(paths):
-    """Each notebook in a process of its own. Tests that change a global of their notebook do not reach the module, and fail
-    here without harm: this counts lines, and `nbdev_test` tests."""
+    """Each notebook in a process of its own. A test that changes a global of its notebook does not reach the module,
+    and fails here without harm: this counts lines, and `nbdev_test` tests."""
     failed = [path for path in paths if subprocess.run([sys.executable, __file__, "--one", path]).returncode]
     print(f"{len(paths)} notebooks; cells failed in {len(failed)}: {' '.join(failed)}")
 
