@@ -44,7 +44,10 @@ def run(path: Path):
 def main(paths):
     """Each notebook in a process of its own. A test that changes a global of its notebook does not reach the module,
     and fails here without harm: this counts lines, and `nbdev_test` tests."""
-    failed = [path for path in paths if subprocess.run([sys.executable, __file__, "--one", path]).returncode]
+    failed = []
+    for path in paths:  # in a session of its own: some send signals to their group
+        if subprocess.run([sys.executable, __file__, "--one", path], start_new_session=True).returncode:
+            failed.append(path)
     print(f"{len(paths)} notebooks; cells failed in {len(failed)}: {' '.join(failed)}")
 
 
