@@ -1,6 +1,7 @@
 """Make the site in _site/ from the notebooks: `python docs/build.py`, then `python -m http.server -d _site`. No notebook is run."""
 import ast
 import base64
+import logging
 import os
 import re
 import shutil
@@ -173,6 +174,7 @@ class Pages:
 
 
 def main():
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # what strict counts
     paths = sorted(p.relative_to(NBS).as_posix() for p in NBS.rglob("*.ipynb") if not any(part[0] in "._" or part == "runs" for part in p.relative_to(NBS).parts))
     notebooks = {p: nbformat.read(NBS / p, 4) for p in paths}
     with tempfile.TemporaryDirectory() as folder:
