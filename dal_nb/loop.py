@@ -280,6 +280,8 @@ def run_al(
             Progress(total * epochs, first * epochs, enabled=progress) as show,
             open_tracker(config.tracker, folder.path, asdict(config)) as tracker,
         ):
+            for row in folder.cycles.to_dict("records"):  # what an earlier start could not log
+                tracker.log(row["n_labeled"], row)
             for cycle in range(first, total):
                 where = f"cycle {cycle + 1}/{total}, {len(pool)} labels"
 
@@ -290,7 +292,7 @@ def run_al(
 
                 pool, row = run_cycle(setup, folder, pool, cycle, tell)
                 show.update((cycle + 1) * epochs, f"{where}, test accuracy {row['test_accuracy']:.1%}")
-                tracker.log(row["n_labeled"], {name: x for name, x in row.items() if isinstance(x, int | float)})
+                tracker.log(row["n_labeled"], row)
                 if on_cycle:
                     on_cycle(row)
     return folder

@@ -23,6 +23,7 @@ from .pool import Pool, new_pool, split
 from .posterior import check_posterior, resolve_posterior
 from .strategies.contract import Strategy
 from .strategies.registry import get_strategy
+from .tracking import check_tracker
 
 # %% ../nbs/16_setup.ipynb #ad3f6f8d
 @dataclass
@@ -111,6 +112,7 @@ def prepare(config: RunConfig) -> Setup:
     "Load and check all that a run needs. Raises before any training, and says what would be right."
     strategy = get_strategy(config.strategy)
     check_recipe(config)
+    check_tracker(config.tracker)
     device = resolve_device(config.device)
     data = load_dataset(config.dataset, config.data_dir, download=config.download, image_size=config.image_size)
     config = resolve(config, data, strategy)

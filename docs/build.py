@@ -1,4 +1,5 @@
 """Make the site in _site/ from the notebooks: `python docs/build.py`, then `python -m http.server -d _site`. No notebook is run."""
+
 import ast
 import base64
 import logging
@@ -51,21 +52,29 @@ def navigation(paths):
     for section, patterns in SECTIONS.items():
         found = list(dict.fromkeys(p for pattern in patterns for p in left if fnmatch(p, pattern)))
         left = [p for p in left if p not in found]
-        if found: nav.append({section: [{"Overview": page_of(p)} if p == "index.ipynb" else page_of(p) for p in found]})
-    if left: raise SystemExit(f"No section of the navigation for {', '.join(left)}: add a pattern to SECTIONS in docs/build.py.")
+        if found:
+            nav.append({section: [{"Overview": page_of(p)} if p == "index.ipynb" else page_of(p) for p in found]})
+    if left:
+        raise SystemExit(
+            f"No section of the navigation for {', '.join(left)}: add a pattern to SECTIONS in docs/build.py."
+        )
     return nav
 
 
-def page_of(path): return str(PurePosixPath(path).with_suffix(".md"))
+def page_of(path):
+    return str(PurePosixPath(path).with_suffix(".md"))
 
 
-def relative(target, page): return os.path.relpath(target, PurePosixPath(page).parent).replace(os.sep, "/")
+def relative(target, page):
+    return os.path.relpath(target, PurePosixPath(page).parent).replace(os.sep, "/")
 
 
-def directives(cell): return set(re.findall(r"^#\|\s*(\w+)", cell.source, re.MULTILINE)) if cell.cell_type == "code" else set()
+def directives(cell):
+    return set(re.findall(r"^#\|\s*(\w+)", cell.source, re.MULTILINE)) if cell.cell_type == "code" else set()
 
 
-def exported(nb): return [c for c in nb.cells if directives(c) & {"export", "exports"}]
+def exported(nb):
+    return [c for c in nb.cells if directives(c) & {"export", "exports"}]
 
 
 def symbols(notebooks):
@@ -73,35 +82,43 @@ def symbols(notebooks):
     found = {}
     for path, nb in notebooks.items():
         for name, node in (item for cell in exported(nb) for item in api.public(code_of(cell)).items()):
-            for key in {name, node.name}: found.setdefault(key, set()).add((page_of(path), node.name))
+            for key in {name, node.name}:
+                found.setdefault(key, set()).add((page_of(path), node.name))
     return {name: places.pop() for name, places in found.items() if len(places) == 1}
 
 
-def code_of(cell): return re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE).strip()
+def code_of(cell):
+    return re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE).strip()
 
 
 def joined(outputs):
     "Outputs, with texts that were printed one after the other in one piece."
     found = []
     for output in outputs:
-        if found and output.get("text") and found[-1].get("text"): found[-1] = {"text": found[-1]["text"] + output["text"]}
-        else: found.append(output)
+        if found and output.get("text") and found[-1].get("text"):
+            found[-1] = {"text": found[-1]["text"] + output["text"]}
+        else:
+            found.append(output)
     return found
 
 
 class Pages:
     "Writes the Markdown page of each notebook below `folder`."
 
-    def __init__(self, notebooks, folder): self.notebooks, self.folder, self.symbols = notebooks, Path(folder), symbols(notebooks)
+    def __init__(self, notebooks, folder):
+        self.notebooks, self.folder, self.symbols = notebooks, Path(folder), symbols(notebooks)
 
     def write(self, path):
         "The page of one notebook, with its pictures beside it."
         nb, self.page, self.pictures = self.notebooks[path], page_of(path), 0
         file = self.folder / self.page
         file.parent.mkdir(parents=True, exist_ok=True)
-        if not nb.cells[0].source.startswith("# "): raise SystemExit(f"nbs/{path} must begin with a title, '# …', got {nb.cells[0].source[:40]!r}.")
+        if not nb.cells[0].source.startswith("# "):
+            raise SystemExit(f"nbs/{path} must begin with a title, '# …', got {nb.cells[0].source[:40]!r}.")
         self.named = set().union(*(api.named(code_of(c)) for c in nb.cells if c.cell_type == "code"))
-        url = self.source_of(next((m[1] for c in nb.cells if (m := re.search(r"^#\|\s*default_exp (\S+)", c.source))), None))
+        url = self.source_of(
+            next((m[1] for c in nb.cells if (m := re.search(r"^#\|\s*default_exp (\S+)", c.source))), None)
+        )
         blocks = [block for cell in nb.cells for block in self.cell(cell, url)]
         title, _, rest = blocks[0].partition("\n")
         blocks[0] = f"{title}\n\n[notebook]({BLOB}/nbs/{path}){{ .source }}\n{rest}"
@@ -110,29 +127,42 @@ class Pages:
     def source_of(self, module):
         "A function: where on the web the source of a syntax tree's symbol lies."
         file = Path("dal_nb", *(module or "").split(".")).with_suffix(".py")
-        lines = {n.name: n.lineno for n in ast.parse((ROOT / file).read_text(encoding="utf-8")).body if hasattr(n, "name")} if module else {}
+        lines = (
+            {n.name: n.lineno for n in ast.parse((ROOT / file).read_text(encoding="utf-8")).body if hasattr(n, "name")}
+            if module
+            else {}
+        )
         return lambda node: f"{BLOB}/{file.as_posix()}#L{lines[node.name]}"
 
     def cell(self, cell, url):
         "The Markdown blocks of one cell."
         flags, code = directives(cell), code_of(cell)
-        if cell.cell_type == "markdown": yield self.linked(cell.source)
-        elif cell.cell_type != "code" or flags & {"hide", "default_exp"} or not code: return
+        if cell.cell_type == "markdown":
+            yield self.linked(cell.source)
+        elif cell.cell_type != "code" or flags & {"hide", "default_exp"} or not code:
+            return
         elif flags & {"export", "exports", "exporti"}:
-            if not api.only_imports(code): yield self.linked(api.block(code, url))
+            if not api.only_imports(code):
+                yield self.linked(api.block(code, url))
         else:
-            if "echo" not in flags: yield f"```python\n{code}\n```"
-            for output in joined(cell.outputs): yield self.output(output)
+            if "echo" not in flags:
+                yield f"```python\n{code}\n```"
+            for output in joined(cell.outputs):
+                yield self.output(output)
 
     def output(self, output):
         "A stored output: table, picture, or text."
         data = output.get("data", {})
-        if "image/png" in data: return self.picture(base64.b64decode(data["image/png"]))
+        if "image/png" in data:
+            return self.picture(base64.b64decode(data["image/png"]))
         if "text/html" in data:  # pandas' own style and class keep the site's from its tables
-            html = re.sub(r"<style scoped>.*?</style>|\s(border|class|style)=\"[^\"]*\"", "", data["text/html"], flags=re.DOTALL)
+            html = re.sub(
+                r"<style scoped>.*?</style>|\s(border|class|style)=\"[^\"]*\"", "", data["text/html"], flags=re.DOTALL
+            )
             html = re.sub(r"<td>([^<]{30,})</td>", r'<td class="long">\1</td>', html)
             return f'<div class="output">\n{html.strip()}\n</div>' if html.strip() else ""
-        if markdown := data.get("text/markdown"): return self.linked(markdown.replace(" ± ", "\u00a0±\u00a0"))  # a cell stays on its line
+        if markdown := data.get("text/markdown"):
+            return self.linked(markdown.replace(" ± ", "\u00a0±\u00a0"))  # a cell stays on its line
         text = output.get("text") or data.get("text/plain") or ""
         return f"```{{ .text .output }}\n{text.rstrip()}\n```" if text.strip() else ""
 
@@ -141,7 +171,7 @@ class Pages:
         self.pictures += 1
         file = (self.folder / self.page).with_suffix(f".{self.pictures}.png")
         file.write_bytes(png)
-        width, height = (int.from_bytes(png[i:i + 4], "big") for i in (16, 20))
+        width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
         return f'<p class="output"><img src="{file.name}" width="{width}" height="{height}" loading="lazy" alt="Picture {self.pictures} of this notebook"></p>'
 
     def linked(self, text):
@@ -151,17 +181,22 @@ class Pages:
         def target(m):
             path, _, anchor = m[1].partition("#")
             file = PurePosixPath(os.path.normpath(here / path))
-            if path.endswith(".ipynb"): return f"]({page_of(path)}{'#' + anchor if anchor else ''})"
+            if path.endswith(".ipynb"):
+                return f"]({page_of(path)}{'#' + anchor if anchor else ''})"
             return f"]({BLOB}/{file})" if (ROOT / file).exists() else m[0]
 
         def symbol(m):
-            ordinary = re.fullmatch("[a-z]+", m[2]) and m[2] not in self.named  # a word like `published`, unless this notebook uses the symbol
-            if m[1] or ordinary or m[2] not in self.symbols: return m[0]
+            ordinary = (
+                re.fullmatch("[a-z]+", m[2]) and m[2] not in self.named
+            )  # a word like `published`, unless this notebook uses the symbol
+            if m[1] or ordinary or m[2] not in self.symbols:
+                return m[0]
             page, anchor = self.symbols[m[2]]
             return f"[{m[0]}]({relative(page, self.page) if page != self.page else ''}#{anchor})"
 
         def line(text):
-            if text.startswith("#"): return text
+            if text.startswith("#"):
+                return text
             text = re.sub(r"\]\((?!https?:|#|/)([^)\s]+)\)", target, text)
             return re.sub(r"(\[[^\]]*)?`([\w.]+)(?:\(\))?`", symbol, text)
 
@@ -175,17 +210,31 @@ class Pages:
 
 def main():
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # what strict counts
-    paths = sorted(p.relative_to(NBS).as_posix() for p in NBS.rglob("*.ipynb") if not any(part[0] in "._" or part == "runs" for part in p.relative_to(NBS).parts))
+    paths = sorted(
+        p.relative_to(NBS).as_posix()
+        for p in NBS.rglob("*.ipynb")
+        if not any(part[0] in "._" or part == "runs" for part in p.relative_to(NBS).parts)
+    )
     notebooks = {p: nbformat.read(NBS / p, 4) for p in paths}
     with tempfile.TemporaryDirectory() as folder:
         pages = Pages(notebooks, folder)
-        for path in notebooks: pages.write(path)
+        for path in notebooks:
+            pages.write(path)
         shutil.copy(ROOT / "docs" / "style.css", folder)
-        config = load_config(str(ROOT / "docs" / "mkdocs.yml"), docs_dir=folder, site_dir=str(ROOT / "_site"), nav=navigation(paths), strict=True)
+        config = load_config(
+            str(ROOT / "docs" / "mkdocs.yml"),
+            docs_dir=folder,
+            site_dir=str(ROOT / "_site"),
+            nav=navigation(paths),
+            strict=True,
+        )
         config.plugins.on_startup(command="build", dirty=False)
-        try: build(config)
-        except Abort as error: sys.exit(f"The site is not built. {error}")
+        try:
+            build(config)
+        except Abort as error:
+            sys.exit(f"The site is not built. {error}")
     print(f"{len(paths)} notebooks in {ROOT / '_site'}")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,5 @@
 """Make README.md from nbs/index.ipynb: `python docs/readme.py`, or `python docs/readme.py --check` to see whether it has drifted."""
+
 import base64
 import posixpath
 import re
@@ -14,7 +15,8 @@ IMAGES = "docs/images"
 def alt_text(cell) -> str:
     "What a cell's picture shows, in words: its directive `#| fig-alt: …`."
     found = re.search(r"^#\| fig-alt: (.+)$", cell.source, re.MULTILINE)
-    if found: return found[1]
+    if found:
+        return found[1]
     sys.exit(f"A cell of nbs/index.ipynb has a picture without words: give it a line '#| fig-alt: …'.\n{cell.source}")
 
 
@@ -50,7 +52,8 @@ def readme() -> dict[str, bytes]:  # path from the top of the repository → con
     blocks = ["<!-- Made from nbs/index.ipynb by docs/readme.py; edit the notebook. -->"]
     files = {}
     for number, cell in enumerate(nbformat.read(ROOT / "nbs" / "index.ipynb", 4).cells):
-        if cell.source.startswith("#| hide"): continue
+        if cell.source.startswith("#| hide"):
+            continue
         if cell.cell_type == "markdown":
             blocks.append(re.sub(r"\]\((?!https?:|#|/)([^)]+)\)", from_top, cell.source))
         elif cell.cell_type == "code":
@@ -76,10 +79,12 @@ def write(files):
 
 def check(files):
     "End with a message where a file is not what the notebook says."
-    drifted = [name for name, content in files.items()
-               if not (ROOT / name).exists() or (ROOT / name).read_bytes() != content]
+    drifted = [
+        name for name, content in files.items() if not (ROOT / name).exists() or (ROOT / name).read_bytes() != content
+    ]
     drifted += [path.relative_to(ROOT).as_posix() for path in left_over(files)]
-    if drifted: sys.exit(f"{', '.join(drifted)} drifted from nbs/index.ipynb: run python docs/readme.py")
+    if drifted:
+        sys.exit(f"{', '.join(drifted)} drifted from nbs/index.ipynb: run python docs/readme.py")
     print("README.md is what nbs/index.ipynb says.")
 
 

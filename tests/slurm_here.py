@@ -4,6 +4,7 @@ The node says that it has 64 GB, so that the defaults of the batch scripts are n
 
 As a command it starts one to play with, and stops it: `python tests/slurm_here.py start|stop FOLDER` (start prints the line that points SLURM's commands to it).
 """
+
 import os
 import shutil
 import socket
@@ -52,18 +53,25 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 def missing() -> str:
     "Why there can be no SLURM here, or an empty text."
-    programs = [p for p in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(p, path=os.environ["PATH"] + ":/usr/sbin:/sbin")]
-    if programs: return f"no {', '.join(programs)}: apt-get install --no-install-recommends slurm-wlm munge"
+    programs = [
+        p
+        for p in ("munged", "slurmctld", "slurmd", "sbatch")
+        if not shutil.which(p, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    ]
+    if programs:
+        return f"no {', '.join(programs)}: apt-get install --no-install-recommends slurm-wlm munge"
     return "" if os.geteuid() == 0 else "starting SLURM's daemons needs root"
 
 
 def start(folder: Path, cpus: int = 2) -> Path:  # of slurm.conf
     "Start munged, slurmctld and slurmd; return when the node is idle."
     host = socket.gethostname().split(".")[0]
-    for name in ("ctld", "slurmd", "log", "run"): (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in ("ctld", "slurmd", "log", "run"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     conf = folder / "slurm.conf"
     with socket.socket() as a, socket.socket() as b:
-        for free in (a, b): free.bind(("127.0.0.1", 0))
+        for free in (a, b):
+            free.bind(("127.0.0.1", 0))
         conf.write_text(CONF.format(d=folder, host=host, cpus=cpus, port=a.getsockname()[1], port_d=b.getsockname()[1]))
     (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File=/dev/null\n")
     env = {**os.environ, "SLURM_CONF": str(conf), "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
@@ -74,7 +82,11 @@ def start(folder: Path, cpus: int = 2) -> Path:  # of slurm.conf
     subprocess.run(["slurmctld", "-c"], env=env, check=True)
     subprocess.run(["slurmd"], env=env, check=True)
     for _ in range(300):
-        if subprocess.run(["sinfo", "-h", "-o", "%t"], env=env, capture_output=True, text=True).stdout.strip() == "idle": return conf
+        if (
+            subprocess.run(["sinfo", "-h", "-o", "%t"], env=env, capture_output=True, text=True).stdout.strip()
+            == "idle"
+        ):
+            return conf
         time.sleep(0.1)
     raise RuntimeError(f"SLURM does not come up; see {folder}/log.")
 
@@ -85,14 +97,18 @@ def stop(folder: Path):
         process = _alive(folder / f"run/{name}.pid")
         if process:
             process.terminate()
-            try: process.wait(20)
-            except psutil.TimeoutExpired: process.kill()
+            try:
+                process.wait(20)
+            except psutil.TimeoutExpired:
+                process.kill()
 
 
 def _alive(pid_file):
     "The process of a pid file, or None."
-    try: return psutil.Process(int(Path(pid_file).read_text()))
-    except (OSError, ValueError, psutil.NoSuchProcess): return None
+    try:
+        return psutil.Process(int(Path(pid_file).read_text()))
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
 
 
 @contextmanager
@@ -105,15 +121,22 @@ def slurm(folder: Path, **kwargs):
     finally:
         subprocess.run(["scancel", "--user=root"], capture_output=True)
         for _ in range(200):  # the last step of a job would report to the next SLURM on this machine
-            if not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout.strip(): break
+            if not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout.strip():
+                break
             time.sleep(0.1)
         stop(folder)
-        if before is None: os.environ.pop("SLURM_CONF", None)
-        else: os.environ["SLURM_CONF"] = before
+        if before is None:
+            os.environ.pop("SLURM_CONF", None)
+        else:
+            os.environ["SLURM_CONF"] = before
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("start", "stop"): sys.exit(__doc__)
-    if missing(): sys.exit(missing())
-    if sys.argv[1] == "start": print(f"export SLURM_CONF={start(Path(sys.argv[2]).resolve())}")
-    else: stop(Path(sys.argv[2]).resolve())
+    if len(sys.argv) != 3 or sys.argv[1] not in ("start", "stop"):
+        sys.exit(__doc__)
+    if missing():
+        sys.exit(missing())
+    if sys.argv[1] == "start":
+        print(f"export SLURM_CONF={start(Path(sys.argv[2]).resolve())}")
+    else:
+        stop(Path(sys.argv[2]).resolve())

@@ -3,6 +3,7 @@
 `records/half_done_search` was made by the version before records had a schema: `run` is an active-learning run, `half` a search on its labels that was killed in the second
 fold of its sixth trial, `whole` what the same search came to when nobody disturbed it.
 """
+
 import json
 import shutil
 from pathlib import Path
@@ -21,7 +22,8 @@ OLD = Path(__file__).parent / "records" / "half_done_search"
 DIGITS = Path(__file__).parents[1] / "nbs" / "records" / "digits"
 
 
-def without_clock(table: pd.DataFrame) -> pd.DataFrame: return table.drop(columns=["seconds"])
+def without_clock(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=["seconds"])
 
 
 def test_old_search_goes_on(tmp_path):
@@ -31,28 +33,36 @@ def test_old_search_goes_on(tmp_path):
     began = BOFolder(tmp_path / "half")
     first = [t for t in began.trials if t["state"] != "running"]
     assert "schema" not in began.record and len(first) == 5
-    folder = run_bo(BOConfig(run_dir=str(tmp_path / "run"), n_trials=8, n_folds=3, out_dir=str(tmp_path / "half")), progress=False)
+    folder = run_bo(
+        BOConfig(run_dir=str(tmp_path / "run"), n_trials=8, n_folds=3, out_dir=str(tmp_path / "half")), progress=False
+    )
     whole = json.loads((OLD / "whole" / "bo.json").read_text())
     expected = read_csv(OLD / "whole" / "trials.csv")
     table = read_csv(folder.path / "trials.csv")
     assert folder.trials[:5] == first and len(folder.record["starts"]) == 2
-    assert [t["hps"] for t in folder.trials] == expected[["lr", "weight_decay"]].to_dict("records")  # the sampler's own draws
+    assert [t["hps"] for t in folder.trials] == expected[["lr", "weight_decay"]].to_dict(
+        "records"
+    )  # the sampler's own draws
     assert "schema" not in folder.record and folder.record["task"] == whole["task"]
     there, here = whole["starts"][0], environment()
     if (there["processor"], there["packages"]["torch"]) == (here["processor"], here["packages"]["torch"]):
         pd.testing.assert_frame_equal(without_clock(table), without_clock(expected), check_exact=True)
-        for part in ("best", "al", "states"): assert folder.record[part] == whole[part], part
-        for part in ("images_unpruned", "folds", "final_images"): assert folder.record["cost"][part] == whole["cost"][part], part
+        for part in ("best", "al", "states"):
+            assert folder.record[part] == whole[part], part
+        for part in ("images_unpruned", "folds", "final_images"):
+            assert folder.record["cost"][part] == whole["cost"][part], part
 
 
 def test_old_searches_are_read_and_complete(tmp_path):
     "A complete search of the study's records: its table is its trials, and the same call again does nothing."
     found = sorted(DIGITS.rglob("bo.json"))
-    if not found: pytest.skip("no records of a study here")
+    if not found:
+        pytest.skip("no records of a study here")
     for path in found:
         folder = BOFolder(path.parent)
         assert folder.is_complete and "schema" not in folder.record
-        if folder.trials: pd.testing.assert_frame_equal(folder.table(), read_csv(path.parent / "trials.csv"))
+        if folder.trials:
+            pd.testing.assert_frame_equal(folder.table(), read_csv(path.parent / "trials.csv"))
 
 
 def test_new_search_has_a_schema_and_its_table_is_whole(tmp_path):
@@ -77,7 +87,9 @@ def test_own_recipe_is_compared(tmp_path):
     assert setup.cv.config.posterior == "none"
     folder = run_bo(bo, RunConfig(model="mlp", width=4, epochs=3), progress=False)
     record = folder.record
-    for name in ("posterior", "dropout", "schedule"): del record["task"]["recipe"][name]
+    for name in ("posterior", "dropout", "schedule"):
+        del record["task"]["recipe"][name]
     write_json(folder.path / "bo.json", record)
     run_bo(bo, RunConfig(model="mlp", width=4, epochs=3), progress=False)
-    with pytest.raises(ValueError, match="recipe dropout: 0.0 there, 0.5 asked for"): run_bo(bo, RunConfig(model="mlp", width=4, epochs=3, dropout=0.5), progress=False)
+    with pytest.raises(ValueError, match="recipe dropout: 0.0 there, 0.5 asked for"):
+        run_bo(bo, RunConfig(model="mlp", width=4, epochs=3, dropout=0.5), progress=False)

@@ -2,6 +2,7 @@
 
 The two tests with twenty kills take minutes and run only with DAL_NB_SLOW=1.
 """
+
 import os
 import random
 import shutil
@@ -29,9 +30,21 @@ from dal_nb.slurm.worker import last_start, log_of, run_task
 from dal_nb.studies.grid import Study
 
 CLOCK = ["train_seconds", "query_seconds", "peak_memory_mb"]
-SMALL = RunConfig(model="mlp", width=4, epochs=3, warmup_epochs=1, n_init=20, acq_size=10, budget=60, subset_size=200, cold_start=False)  # warm start needs the checkpoint, too
+SMALL = RunConfig(
+    model="mlp",
+    width=4,
+    epochs=3,
+    warmup_epochs=1,
+    n_init=20,
+    acq_size=10,
+    budget=60,
+    subset_size=200,
+    cold_start=False,
+)  # warm start needs the checkpoint, too
 slow = pytest.mark.skipif("DAL_NB_SLOW" not in os.environ, reason="takes minutes: set DAL_NB_SLOW=1")
-root_only = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root, to mount and to rename the host")
+root_only = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root, to mount and to rename the host"
+)
 
 
 def assert_same(a: RunFolder, b: RunFolder):
@@ -39,21 +52,28 @@ def assert_same(a: RunFolder, b: RunFolder):
     pd.testing.assert_frame_equal(a.cycles.drop(columns=CLOCK), b.cycles.drop(columns=CLOCK), check_exact=True)
 
 
-class Interrupted(Exception): "Raised by the test itself."
+class Interrupted(Exception):
+    "Raised by the test itself."
 
 
 def run_part(config, cycles: int, then=None) -> RunFolder:
     "A run that ends after so many cycles, as if it had been killed; `then` is called in the process first."
     commit = RunFolder.commit
+
     def commit_and_stop(self, row, *rest):
         commit(self, row, *rest)
         if row["cycle"] == cycles - 1:
-            if then: return then()
+            if then:
+                return then()
             raise Interrupted
+
     RunFolder.commit = commit_and_stop
-    try: run_al(config, progress=False)
-    except Interrupted: pass
-    finally: RunFolder.commit = commit
+    try:
+        run_al(config, progress=False)
+    except Interrupted:
+        pass
+    finally:
+        RunFolder.commit = commit
     return RunFolder(run_path(config))
 
 
@@ -63,31 +83,39 @@ def alone(tmp_path_factory) -> RunFolder:
 
 
 def python(code: str, **kwargs) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **kwargs)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **kwargs
+    )
 
 
 # ---- killed ----
 
+
 def kill_twenty_times(code: str, folder, seed: int, check) -> list:  # starts that each completed one took
     "Start, kill with SIGKILL after a random time, start again; afresh whenever it is complete, and `check` has compared it."
     rng, kills, starts = random.Random(seed), 0, []
+
     def completed():
         check()
         starts.append(len(folder.record["starts"]))
-        if kills < 20: shutil.rmtree(folder.path)
+        if kills < 20:
+            shutil.rmtree(folder.path)
+
     begin = time.monotonic()
     python(code).wait(timeout=300)
     whole = time.monotonic() - begin
     completed()
     while kills < 20:
         process = python(code)
-        try: process.wait(rng.uniform(0, 1.1 * whole))
+        try:
+            process.wait(rng.uniform(0, 1.1 * whole))
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1
         errors = process.communicate()[1]
         assert process.returncode in (0, -signal.SIGKILL), errors
-        if folder.is_complete and kills < 20: completed()
+        if folder.is_complete and kills < 20:
+            completed()
     assert python(code).wait(timeout=300) == 0
     completed()
     assert max(starts) > 2  # some were killed in the middle
@@ -101,9 +129,11 @@ def test_twenty_kills_of_a_run(tmp_path):
     run_al(alone, progress=False)
     folder = RunFolder(run_path(killed))
     code = f"from dal_nb.config import RunConfig; from dal_nb.loop import run_al; run_al(RunConfig(**{asdict(killed)!r}), progress=False)"
+
     def check():
         assert_same(RunFolder(run_path(alone)), folder)
         assert not list(folder.path.glob(".*")), "something was left lying about"
+
     print("20 kills; starts of each completed run:", kill_twenty_times(code, folder, 1, check))
 
 
@@ -116,24 +146,40 @@ def test_twenty_kills_of_a_search(tmp_path):
     alone = replace(bo, out_dir=str(tmp_path / "alone"))
     assert python(code.format(asdict(alone))).wait(timeout=300) == 0
     a, b = BOFolder(alone.out_dir), folder
+
     def check():
-        pd.testing.assert_frame_equal(a.table().drop(columns="seconds"), b.table().drop(columns="seconds"), check_exact=True)
-        assert a.record["best"]["hps"] == b.record["best"]["hps"] and a.record["best"]["test"] == b.record["best"]["test"]
+        pd.testing.assert_frame_equal(
+            a.table().drop(columns="seconds"), b.table().drop(columns="seconds"), check_exact=True
+        )
+        assert (
+            a.record["best"]["hps"] == b.record["best"]["hps"] and a.record["best"]["test"] == b.record["best"]["test"]
+        )
+
     print("20 kills; starts of each completed search:", kill_twenty_times(code.format(asdict(bo)), folder, 2, check))
 
 
 def test_killed_kernel(tmp_path, alone):
     "The kernel of a task dies, as the system kills it for want of memory. The task says so; the next one goes on."
     parameters = {k: v for k, v in asdict(SMALL).items() if v != getattr(RunConfig(), k)}
-    study = Study("one", dict(parameters, model="mlp", epochs=SMALL.epochs), {}, dict(strategy=["badge"]), root=str(tmp_path))
+    study = Study(
+        "one", dict(parameters, model="mlp", epochs=SMALL.epochs), {}, dict(strategy=["badge"]), root=str(tmp_path)
+    )
     cell, killed = study.experiment("al", 0), []
+
     def kill_kernel():
         "Asked five times a second by the task. Never asks to stop."
-        kernels = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE and "ipykernel_launcher" in " ".join(p.cmdline())]
-        if kernels and len(RunFolder(cell.folder).cycles) and not killed: killed.append(kernels[0].kill())
+        kernels = [
+            p
+            for p in psutil.Process().children(recursive=True)
+            if p.status() != psutil.STATUS_ZOMBIE and "ipykernel_launcher" in " ".join(p.cmdline())
+        ]
+        if kernels and len(RunFolder(cell.folder).cycles) and not killed:
+            killed.append(kernels[0].kill())
         return False
+
     outcome = run_task(study, [cell], stopped=kill_kernel)
-    if killed and not RunFolder(cell.folder).is_complete: assert outcome == "failed" and "too little memory" in last_start(log_of(study, cell))
+    if killed and not RunFolder(cell.folder).is_complete:
+        assert outcome == "failed" and "too little memory" in last_start(log_of(study, cell))
     assert killed and run_task(study, [cell]) == "done"
     assert_same(RunFolder(cell.folder), alone)
 
@@ -160,13 +206,17 @@ run_part(RunConfig(**{asdict(config)!r}), 2, then=no_more)
 
 # ---- the disk ----
 
+
 @contextmanager
 def mounted(folder: Path, options: str):
     "A small disk of its own."
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode: pytest.skip("cannot mount a tmpfs here")
-    try: yield folder
-    finally: subprocess.run(["umount", folder], check=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 @root_only
@@ -175,32 +225,62 @@ def test_read_only_folder(tmp_path, alone):
         config = replace(SMALL, out_dir=str(disk))
         run_part(config, 2)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        with pytest.raises(OSError, match="cannot write to .*choose another out_dir"): run_al(config, progress=False)
-        with pytest.raises(OSError, match="cannot make the run folder .*choose another out_dir"): run_al(replace(config, seed=2), progress=False)
+        with pytest.raises(OSError, match="cannot write to .*choose another out_dir"):
+            run_al(config, progress=False)
+        with pytest.raises(OSError, match="cannot make the run folder .*choose another out_dir"):
+            run_al(replace(config, seed=2), progress=False)
         assert len(RunFolder(run_path(config)).cycles) == 2  # reading goes on
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         assert_same(run_al(config, progress=False), alone)
 
 
-def lines(text: bytes, n: int) -> bytes: return b"".join(text.splitlines(keepends=True)[:n])
-def flipped(content: bytes) -> bytes: return content[:len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1:]
+def lines(text: bytes, n: int) -> bytes:
+    return b"".join(text.splitlines(keepends=True)[:n])
+
+
+def flipped(content: bytes) -> bytes:
+    return content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+
+
 def other_index(content: bytes) -> bytes:  # a digit is another one: an index of another class
     rows, y = content.decode().splitlines(), load_dataset("digits").y_train
     order, index, label, cycle = rows[5].split(",")
     taken = {int(r.split(",")[1]) for r in rows[1:]}
-    rows[5] = ",".join([order, str(next(i for i in range(1297) if i not in taken and int(y[i]) != int(label) and i in POOL)), label, cycle])
+    rows[5] = ",".join(
+        [
+            order,
+            str(next(i for i in range(1297) if i not in taken and int(y[i]) != int(label) and i in POOL)),
+            label,
+            cycle,
+        ]
+    )
     return ("\n".join(rows) + "\n").encode()
 
 
 POOL = set(torch.randperm(1297, generator=generator(1, "split"))[130:].tolist())
 CHECKPOINT = "checkpoint-cycle2.pt"
 DAMAGE = {
-    "config.json cut off": ("config.json", lambda b: b[:200]), "config.json empty": ("config.json", lambda b: b""),
-    "cycles.csv cut off": ("cycles.csv", lambda b: b[:-9]), "cycles.csv without its first row": ("cycles.csv", lambda b: lines(b, 1) + b"".join(b.splitlines(keepends=True)[2:])),
+    "config.json cut off": ("config.json", lambda b: b[:200]),
+    "config.json empty": ("config.json", lambda b: b""),
+    "cycles.csv cut off": ("cycles.csv", lambda b: b[:-9]),
+    "cycles.csv without its first row": (
+        "cycles.csv",
+        lambda b: lines(b, 1) + b"".join(b.splitlines(keepends=True)[2:]),
+    ),
     "cycles.csv of zeros": ("cycles.csv", lambda b: b"\0" * len(b)),
-    "selected.csv cut off": ("selected.csv", lambda b: b[:-3]), "selected.csv cut at a line": ("selected.csv", lambda b: lines(b, 30)),
-    "selected.csv with another index": ("selected.csv", other_index), "selected.csv with an index twice": ("selected.csv", lambda b: lines(b, 30) + lines(b, 31).splitlines(keepends=True)[-2] + b"".join(b.splitlines(keepends=True)[31:])),
-    "checkpoint cut off": (CHECKPOINT, lambda b: b[:len(b) // 2]), "checkpoint with a flipped bit": (CHECKPOINT, flipped), "checkpoint empty": (CHECKPOINT, lambda b: b"")}
+    "selected.csv cut off": ("selected.csv", lambda b: b[:-3]),
+    "selected.csv cut at a line": ("selected.csv", lambda b: lines(b, 30)),
+    "selected.csv with another index": ("selected.csv", other_index),
+    "selected.csv with an index twice": (
+        "selected.csv",
+        lambda b: (
+            lines(b, 30) + lines(b, 31).splitlines(keepends=True)[-2] + b"".join(b.splitlines(keepends=True)[31:])
+        ),
+    ),
+    "checkpoint cut off": (CHECKPOINT, lambda b: b[: len(b) // 2]),
+    "checkpoint with a flipped bit": (CHECKPOINT, flipped),
+    "checkpoint empty": (CHECKPOINT, lambda b: b""),
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -212,7 +292,8 @@ def test_damaged_file_is_seen(damage, tmp_path, alone):
     whole = (folder.path / name).read_bytes()
     (folder.path / name).write_bytes(change(whole))
     assert change(whole) != whole
-    with pytest.raises(ValueError, match=f"{name} is damaged.*[Dd]elete"): run_al(config, progress=False)
+    with pytest.raises(ValueError, match=f"{name} is damaged.*[Dd]elete"):
+        run_al(config, progress=False)
     (folder.path / name).write_bytes(whole)
     assert_same(run_al(config, progress=False), alone)
 
@@ -228,7 +309,9 @@ def test_cycles_cut_at_a_line_go_on(tmp_path, alone):
 
 class Code:
     "What runs when a pickle of it is loaded."
-    def __reduce__(self): return os.system, (f"touch {os.environ['EVIDENCE']}",)
+
+    def __reduce__(self):
+        return os.system, (f"touch {os.environ['EVIDENCE']}",)
 
 
 def test_checkpoint_with_code_runs_nothing(tmp_path, monkeypatch):
@@ -236,21 +319,27 @@ def test_checkpoint_with_code_runs_nothing(tmp_path, monkeypatch):
     config = replace(SMALL, out_dir=str(tmp_path))
     folder = run_part(config, 3)
     torch.save({"weight": Code()}, folder.path / CHECKPOINT)
-    with pytest.raises(ValueError, match="is damaged"): run_al(config, progress=False)
-    np.savez(tmp_path / "data.npz", **{f"{a}_{p}": np.array([Code()], dtype=object) for a in "xy" for p in ("train", "test")})
-    with pytest.raises(ValueError, match="Cannot read .*data.npz"): load_dataset(str(tmp_path / "data.npz"))
+    with pytest.raises(ValueError, match="is damaged"):
+        run_al(config, progress=False)
+    np.savez(
+        tmp_path / "data.npz", **{f"{a}_{p}": np.array([Code()], dtype=object) for a in "xy" for p in ("train", "test")}
+    )
+    with pytest.raises(ValueError, match="Cannot read .*data.npz"):
+        load_dataset(str(tmp_path / "data.npz"))
     assert not (tmp_path / "evidence").exists()
 
 
 @pytest.mark.parametrize("name", ["bo.json", "trials/0000.json"])
 def test_damaged_search_is_seen(name, tmp_path):
     from dal_nb.bo.search import run_bo
+
     run = run_al(replace(SMALL, out_dir=str(tmp_path)), progress=False)
     bo = BOConfig(run_dir=str(run.path), n_trials=2, n_folds=2)
     folder = run_bo(bo, progress=False)
     whole = (folder.path / name).read_bytes()
-    (folder.path / name).write_bytes(whole[:len(whole) // 2])
-    with pytest.raises(ValueError, match=f"{name} is damaged.*delete"): (run_bo(bo, progress=False), folder.trials)
+    (folder.path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=f"{name} is damaged.*delete"):
+        (run_bo(bo, progress=False), folder.trials)
     (folder.path / name).write_bytes(whole)
     assert run_bo(bo, progress=False).is_complete
 
@@ -259,30 +348,50 @@ def test_damaged_search_is_seen(name, tmp_path):
 def test_full_disk_of_a_search(tmp_path):
     "On a disk of 300 kB. (A run on a full disk is in test_run_notebook.py.)"
     from dal_nb.bo.search import run_bo
+
     run = run_al(replace(SMALL, out_dir=str(tmp_path)), progress=False)
     with mounted(tmp_path / "disk", "size=300k") as disk:
         bo = BOConfig(run_dir=str(run.path), n_trials=6, n_folds=3, out_dir=str(disk / "bo"))
         (disk / "ballast").write_bytes(b"0" * 250_000)
-        with pytest.raises(Exception, match="free some space"): run_bo(bo, progress=False)
+        with pytest.raises(Exception, match="free some space"):
+            run_bo(bo, progress=False)
         (disk / "ballast").unlink()
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
         folder, alone = run_bo(bo, progress=False), run_bo(replace(bo, out_dir=str(tmp_path / "alone")), progress=False)
-        pd.testing.assert_frame_equal(folder.table().drop(columns="seconds"), alone.table().drop(columns="seconds"), check_exact=True)
+        pd.testing.assert_frame_equal(
+            folder.table().drop(columns="seconds"), alone.table().drop(columns="seconds"), check_exact=True
+        )
 
 
 # ---- two at once ----
+
 
 @root_only
 def test_two_hosts_on_one_folder(tmp_path, alone):
     "A process on a machine of another name holds the folder; here it is refused, and says who has it. Then that machine dies."
     config = replace(SMALL, out_dir=str(tmp_path))
     code = f"import time; from dal_nb.record import RunFolder; from dal_nb.loop import *; import dal_nb; from pathlib import Path\nwith RunFolder({str(run_path(config))!r}).lock(): time.sleep(600)"
-    there = subprocess.Popen(["unshare", "--uts", "--mount", "--kill-child", "--fork", "sh", "-c", 'hostname other-node; exec "$0" -c "$1"', sys.executable, code])
+    there = subprocess.Popen(
+        [
+            "unshare",
+            "--uts",
+            "--mount",
+            "--kill-child",
+            "--fork",
+            "sh",
+            "-c",
+            'hostname other-node; exec "$0" -c "$1"',
+            sys.executable,
+            code,
+        ]
+    )
     try:
         owner, end = run_path(config) / "owner.json", time.monotonic() + 60
-        while not owner.exists() and time.monotonic() < end: time.sleep(0.1)
+        while not owner.exists() and time.monotonic() < end:
+            time.sleep(0.1)
         time.sleep(0.2)
-        with pytest.raises(RuntimeError, match="in use by process .* on other-node"): run_al(config, progress=False)
+        with pytest.raises(RuntimeError, match="in use by process .* on other-node"):
+            run_al(config, progress=False)
     finally:
         there.kill()
         there.wait()
@@ -292,11 +401,14 @@ def test_two_hosts_on_one_folder(tmp_path, alone):
 
 # ---- the clock ----
 
+
 def test_clock_going_backwards(tmp_path, monkeypatch, alone):
     now = [2e9]
+
     def backwards():
         now[0] -= 3600
         return now[0]
+
     monkeypatch.setattr(time, "time", backwards)
     folder = run_al(replace(SMALL, out_dir=str(tmp_path)), progress=False)
     assert_same(folder, alone)
@@ -305,10 +417,17 @@ def test_clock_going_backwards(tmp_path, monkeypatch, alone):
 
 # ---- the data ----
 
+
 @pytest.fixture
 def data(tmp_path) -> Path:
     digits = load_dataset("digits")
-    np.savez(tmp_path / "mine.npz", x_train=digits.x_train[:300, 0], y_train=digits.y_train[:300], x_test=digits.x_test[:50, 0], y_test=digits.y_test[:50])
+    np.savez(
+        tmp_path / "mine.npz",
+        x_train=digits.x_train[:300, 0],
+        y_train=digits.y_train[:300],
+        x_test=digits.x_test[:50, 0],
+        y_test=digits.y_test[:50],
+    )
     return tmp_path / "mine.npz"
 
 
@@ -316,18 +435,22 @@ def test_data_that_changes(data, tmp_path):
     config = replace(SMALL, dataset=str(data), out_dir=str(tmp_path / "changed"))
     alone = run_al(replace(config, out_dir=str(tmp_path / "alone")), progress=False)
     whole = data.read_bytes()
+
     def change():
         "While the run has it in memory: that does not disturb the run."
         arrays = dict(np.load(data))
         arrays["y_train"][7] = (arrays["y_train"][7] + 1) % 10
         np.savez(data, **arrays)
+
     assert_same(run_part(config, 2, then=change), alone)
     shutil.rmtree(tmp_path / "changed")
     data.write_bytes(whole)
     folder = run_part(config, 2)
     change()
-    with pytest.raises(ValueError, match="data fingerprint: .* there, .* asked for"): run_al(config, progress=False)
-    with pytest.raises(ValueError, match="is not the data set that .* was made with"): prepare_bo(BOConfig(run_dir=str(folder.path), budget=20))
+    with pytest.raises(ValueError, match="data fingerprint: .* there, .* asked for"):
+        run_al(config, progress=False)
+    with pytest.raises(ValueError, match="is not the data set that .* was made with"):
+        prepare_bo(BOConfig(run_dir=str(folder.path), budget=20))
     data.write_bytes(whole)
     assert_same(run_al(config, progress=False), alone)
 
@@ -337,6 +460,7 @@ def test_data_that_vanishes(data, tmp_path):
     alone = run_al(replace(config, out_dir=str(tmp_path / "alone")), progress=False)
     run_part(config, 2)
     data.rename(tmp_path / "elsewhere.npz")
-    with pytest.raises(FileNotFoundError, match="There is no file .*mine.npz"): run_al(config, progress=False)
+    with pytest.raises(FileNotFoundError, match="There is no file .*mine.npz"):
+        run_al(config, progress=False)
     (tmp_path / "elsewhere.npz").rename(data)
     assert_same(run_al(config, progress=False), alone)

@@ -1,4 +1,5 @@
 """Records outlive versions: of every schema so far, a run that was killed goes on here, and ends as it would have ended there."""
+
 import json
 import shutil
 from dataclasses import replace
@@ -18,7 +19,8 @@ CASES = sorted(RECORDS.glob("schema*/*"))
 CLOCK = ["train_seconds", "query_seconds", "peak_memory_mb"]
 
 
-def names(case): return f"{case.parent.name}-{case.name}"
+def names(case):
+    return f"{case.parent.name}-{case.name}"
 
 
 def test_every_schema_has_a_record():
@@ -46,7 +48,8 @@ def test_killed_run_goes_on(case, tmp_path):
 
 
 def test_all_schemas_side_by_side(tmp_path):
-    for case in CASES: shutil.copytree(case / "whole", tmp_path / names(case))
+    for case in CASES:
+        shutil.copytree(case / "whole", tmp_path / names(case))
     runs = read_runs(tmp_path).runs
     assert len(runs) == len(CASES) and runs.complete.all() and (runs.problem == "").all()
     assert not runs.optimizer.isna().any() and set(runs.optimizer) == {"sgd"}

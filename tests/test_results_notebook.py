@@ -1,4 +1,5 @@
 """The report and the tables as a user calls them: a made-up study with known effects gives exactly its numbers."""
+
 import json
 import subprocess
 import sys
@@ -85,19 +86,27 @@ def test_a_study_with_known_effects(tmp_path):
     shown = lines(text)
     assert TABLE in text and "Nothing." in shown
     gap = "points between the best and the worst strategy before BO"
-    assert (f"- 100 labels, HP 1: 10.0 {gap}, 1.0 after; AL - BO is 9.0, interval 9.0 to 9.0, "
-            "5 seeds: BO narrows the gap.") in shown
-    assert (f"- 60 labels, HP 3: 34.0 {gap}, 1.0 after; AL - BO is 33.0, interval 33.0 to 33.0, "
-            "5 seeds: BO narrows the gap.") in shown
+    assert (
+        f"- 100 labels, HP 1: 10.0 {gap}, 1.0 after; AL - BO is 9.0, interval 9.0 to 9.0, 5 seeds: BO narrows the gap."
+    ) in shown
+    assert (
+        f"- 60 labels, HP 3: 34.0 {gap}, 1.0 after; AL - BO is 33.0, interval 33.0 to 33.0, "
+        "5 seeds: BO narrows the gap."
+    ) in shown
     # AUBC: the mean height of a line from 50 to 90 is 70; the shift is there in all of the range but the first half
     # of the first of four steps: 7/8 of it
-    assert {"Random 70.00 ± 2.00 70.00 ± 2.00 70.00 ± 2.00 70.00 ± 2.00",
-            "Badge 73.50 ± 2.00 73.50 ± 2.00 73.50 ± 2.00 73.50 ± 2.00",
-            "Entropy 64.75 ± 2.00 64.75 ± 2.00 43.75 ± 2.00 64.75 ± 2.00"} <= shown
+    assert {
+        "Random 70.00 ± 2.00 70.00 ± 2.00 70.00 ± 2.00 70.00 ± 2.00",
+        "Badge 73.50 ± 2.00 73.50 ± 2.00 73.50 ± 2.00 73.50 ± 2.00",
+        "Entropy 64.75 ± 2.00 64.75 ± 2.00 43.75 ± 2.00 64.75 ± 2.00",
+    } <= shown
     # random's 70 % at 60 labels: BADGE has 64 at 40 and 74 at 60, so 52; core-set has 68 at 60 and 78 at 80, so 64;
     # entropy under HP 3 ends at 60
-    assert {"Badge 52 (0.87) 52 (0.87) 52 (0.87) 52 (0.87)", "Core-Sets 64 (1.07) 64 (1.07) 64 (1.07) 64 (1.07)",
-            "Entropy 72 (1.20) 72 (1.20) never 72 (1.20)"} <= shown
+    assert {
+        "Badge 52 (0.87) 52 (0.87) 52 (0.87) 52 (0.87)",
+        "Core-Sets 64 (1.07) 64 (1.07) 64 (1.07) 64 (1.07)",
+        "Entropy 72 (1.20) 72 (1.20) never 72 (1.20)",
+    } <= shown
     # differences without deviation: p of t is 0; Wilcoxon's is 2 / 2^5, and 1 after Holm's correction for 48 tests
     flat = " ".join(text.split())
     assert "Core-Sets - Entropy +28.00 0.000 1.000" in flat and "Badge - Random +4.00 0.000 1.000" in flat
@@ -157,9 +166,14 @@ bo_grid: {budget: [60, 100]}
 def unnamed_study(root):
     "Run folders of the study UNNAMED; a search adds 10 points."
     hps = {"a": (0.1, 0.0005), "b": (0.01, 0.0005)}
-    write_study(root, lambda s, hp, seed, n: 0.5 + n / 1000 + 0.1 * (s != "random") + seed / 100,
-                lambda s, hp, seed, budget: 0.6 + budget / 1000 + 0.1 * (s != "random") + seed / 100,
-                strategies=("random", "prob_cover(delta=0.7)"), hps=hps, seeds=(1, 2, 3))
+    write_study(
+        root,
+        lambda s, hp, seed, n: 0.5 + n / 1000 + 0.1 * (s != "random") + seed / 100,
+        lambda s, hp, seed, budget: 0.6 + budget / 1000 + 0.1 * (s != "random") + seed / 100,
+        strategies=("random", "prob_cover(delta=0.7)"),
+        hps=hps,
+        seeds=(1, 2, 3),
+    )
 
 
 def test_a_study_whose_hps_have_no_names(tmp_path):

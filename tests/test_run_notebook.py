@@ -1,4 +1,5 @@
 """`nbs/run.ipynb` as a user calls it: every kind of data, every strategy, wrong names, and SIGKILL."""
+
 import itertools
 import json
 import os
@@ -22,7 +23,9 @@ from dal_nb.record import RunFolder
 NOTEBOOK = Path(__file__).resolve().parents[1] / "nbs" / "run.ipynb"
 STRATEGIES = ("random", "entropy", "coreset", "badge")
 CIFAR = Path(os.environ.get("DAL_NB_CIFAR", "/nonexistent"))  # folder of cifar10.npz and cifar100.npz
-FASHION = Path(os.environ.get("DAL_NB_FASHION", "/usr/share/datasets/fashion-mnist"))  # as Debian's dataset-fashion-mnist has it
+FASHION = Path(
+    os.environ.get("DAL_NB_FASHION", "/usr/share/datasets/fashion-mnist")
+)  # as Debian's dataset-fashion-mnist has it
 SMALL = dict(model="mlp", width=4, epochs=3, warmup_epochs=1, n_init=20, acq_size=10, budget=40, subset_size=200)
 CLOCK = ["train_seconds", "query_seconds", "peak_memory_mb"]
 
@@ -43,10 +46,24 @@ def data(tmp_path_factory):
     x, y = digits.x_train[:400, 0].numpy(), digits.y_train[:400].numpy()
     xt, yt = digits.x_test[:100, 0].numpy(), digits.y_test[:100].numpy()
     np.savez(root / "keras.npz", x_train=x, y_train=y, x_test=xt, y_test=yt)
-    np.savez(root / "medmnist.npz", train_images=x, train_labels=y[:, None], val_images=xt[:50], val_labels=yt[:50, None],
-             test_images=xt[50:], test_labels=yt[50:, None])
-    np.savez(root / "features.npz", x_train=x.reshape(400, -1) / 255.0, y_train=y, x_test=xt.reshape(100, -1) / 255.0, y_test=yt)
+    np.savez(
+        root / "medmnist.npz",
+        train_images=x,
+        train_labels=y[:, None],
+        val_images=xt[:50],
+        val_labels=yt[:50, None],
+        test_images=xt[50:],
+        test_labels=yt[50:, None],
+    )
+    np.savez(
+        root / "features.npz",
+        x_train=x.reshape(400, -1) / 255.0,
+        y_train=y,
+        x_test=xt.reshape(100, -1) / 255.0,
+        y_test=yt,
+    )
     from PIL import Image
+
     for part, images, labels in (("train", x, y), ("test", xt, yt)):
         for i, (image, label) in enumerate(zip(images, labels)):
             path = root / "folder" / part / str(label) / f"{i}.png"
@@ -59,8 +76,10 @@ def data(tmp_path_factory):
 
 
 def skip_missing(name):
-    if name.startswith("cifar") and not (CIFAR / f"{name}.npz").exists(): pytest.skip("no CIFAR: set DAL_NB_CIFAR to a folder of cifar10.npz and cifar100.npz")
-    if name == "fashion_mnist" and not FASHION.exists(): pytest.skip("no Fashion-MNIST: set DAL_NB_FASHION to the folder of its four files")
+    if name.startswith("cifar") and not (CIFAR / f"{name}.npz").exists():
+        pytest.skip("no CIFAR: set DAL_NB_CIFAR to a folder of cifar10.npz and cifar100.npz")
+    if name == "fashion_mnist" and not FASHION.exists():
+        pytest.skip("no Fashion-MNIST: set DAL_NB_FASHION to the folder of its four files")
 
 
 FORMS = ("digits", "keras", "medmnist", "features", "folder", "fashion_mnist", "cifar10", "cifar100")
@@ -74,8 +93,17 @@ def test_every_strategy_on_every_data(form, data, tmp_path):
         assert folder.cycles.n_labeled.tolist() == [20, 30, 40] and set(folder.cycles.chosen_by[:-1]) == {strategy}
 
 
-@pytest.mark.parametrize("form, strategy", [("digits", s) for s in STRATEGIES] +
-                         [("features", "badge"), ("folder", "coreset"), ("medmnist", "entropy"), ("fashion_mnist", "badge"), ("cifar100", "coreset")])
+@pytest.mark.parametrize(
+    "form, strategy",
+    [("digits", s) for s in STRATEGIES]
+    + [
+        ("features", "badge"),
+        ("folder", "coreset"),
+        ("medmnist", "entropy"),
+        ("fashion_mnist", "badge"),
+        ("cifar100", "coreset"),
+    ],
+)
 def test_papermill(form, strategy, data, tmp_path):
     skip_missing(form)
     parameters = {k: v for k, v in {**SMALL, **data[form]}.items() if k != "image_size"}
@@ -87,14 +115,31 @@ def test_papermill(form, strategy, data, tmp_path):
 
 def test_accuracy_rises_with_labels_on_cifar10(data, tmp_path):
     skip_missing("cifar10")
-    papermill(tmp_path / "out.ipynb", strategy="badge", **data["cifar10"], width=8, epochs=10, n_init=100, acq_size=200, budget=500)
-    record, = tmp_path.rglob("cycles.csv")
+    papermill(
+        tmp_path / "out.ipynb",
+        strategy="badge",
+        **data["cifar10"],
+        width=8,
+        epochs=10,
+        n_init=100,
+        acq_size=200,
+        budget=500,
+    )
+    (record,) = tmp_path.rglob("cycles.csv")
     accuracy = pd.read_csv(record).test_accuracy
     assert accuracy.iloc[-1] > accuracy.iloc[0] and accuracy.iloc[-1] > 0.2, accuracy.tolist()
 
 
-@pytest.mark.parametrize("wrong, hint", [(dict(strategy="bagde"), "badge"), (dict(dataset="cifar_10"), "cifar10"), (dict(epoch=5), "epochs"),
-                                         (dict(preset="publised"), "published"), (dict(lr="fast"), "lr must be a number")])
+@pytest.mark.parametrize(
+    "wrong, hint",
+    [
+        (dict(strategy="bagde"), "badge"),
+        (dict(dataset="cifar_10"), "cifar10"),
+        (dict(epoch=5), "epochs"),
+        (dict(preset="publised"), "published"),
+        (dict(lr="fast"), "lr must be a number"),
+    ],
+)
 def test_wrong_names_fail_before_training(wrong, hint, tmp_path):
     result = papermill(tmp_path / "out.ipynb", check=False, **wrong)
     assert result.returncode == 1 and hint in result.stderr
@@ -105,9 +150,10 @@ def test_own_strategy_and_model_by_module(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom dal_nb.models import MLP\n"
         "def last(outputs, n, *, generator, labeled=None): return torch.arange(len(outputs))[-n:]\n"
-        "def build(shape, n_classes, width): return MLP(64, n_classes, width)\n")
+        "def build(shape, n_classes, width): return MLP(64, n_classes, width)\n"
+    )
     papermill(tmp_path / "out.ipynb", strategy="mine:last", **SMALL | dict(model="mine:build"))
-    record, = tmp_path.rglob("cycles.csv")
+    (record,) = tmp_path.rglob("cycles.csv")
     assert pd.read_csv(record).n_labeled.tolist() == [20, 30, 40]
 
 
@@ -115,11 +161,24 @@ def test_killed_papermill_goes_on(tmp_path):
     "SIGKILL of papermill in the middle; the same command ends with what an undisturbed one has."
     parameters = SMALL | dict(model="resnet18", epochs=12, budget=60, strategy="badge")
     papermill(tmp_path / "alone.ipynb", out_dir=tmp_path / "alone", **parameters)
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(tmp_path / "killed.ipynb"), "--no-progress-bar", "-p", "out_dir", str(tmp_path / "killed")]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(NOTEBOOK),
+        str(tmp_path / "killed.ipynb"),
+        "--no-progress-bar",
+        "-p",
+        "out_dir",
+        str(tmp_path / "killed"),
+    ]
     command += list(itertools.chain.from_iterable(("-p", k, str(v)) for k, v in parameters.items()))
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while process.poll() is None and not list((tmp_path / "killed").rglob("cycles.csv")) and time.monotonic() < deadline: time.sleep(0.02)
+    while (
+        process.poll() is None and not list((tmp_path / "killed").rglob("cycles.csv")) and time.monotonic() < deadline
+    ):
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(3)  # the kernel notices that its parent is gone
@@ -135,19 +194,22 @@ def test_full_disk_loses_nothing(tmp_path):
     "On a disk of 600 kB a run stops with an error that says what to do; with room again it goes on to the same end."
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True).returncode: pytest.skip("cannot mount a tmpfs here")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
     config = make_config(**SMALL | dict(budget=60, width=8), out_dir=str(disk / "runs"))
     try:
         ballast = disk / "ballast"
         ballast.write_bytes(b"0" * 540_000)  # leaves room for one checkpoint, not for two
-        with pytest.raises(OSError, match="free some space"): run_al(config, progress=False)
+        with pytest.raises(OSError, match="free some space"):
+            run_al(config, progress=False)
         done = len(RunFolder(next((disk / "runs").rglob("config.json")).parent).cycles)
         ballast.unlink()
         folder = run_al(config, progress=False)
         alone = run_al(make_config(**SMALL | dict(budget=60, width=8), out_dir=str(tmp_path / "alone")), progress=False)
         assert done < len(folder.cycles)
         pd.testing.assert_frame_equal(alone.selected, folder.selected, check_exact=True)
-    finally: subprocess.run(["umount", disk], check=True)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_config_names_where_the_number_was_made(tmp_path):

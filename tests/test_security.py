@@ -2,6 +2,7 @@
 
 The other user is `nobody`; that needs root. Its processes may read and enter every folder (CAP_DAC_READ_SEARCH), as the Python that they run may lie where nobody cannot go.
 """
+
 import os
 import shutil
 import signal
@@ -20,9 +21,13 @@ from dal_nb.config import RunConfig
 from dal_nb.loop import run_al
 
 TOOLS = [name for name in ("runuser", "setpriv", "curl") if not shutil.which(name)]
-two_users = pytest.mark.skipif(os.geteuid() != 0 or bool(TOOLS), reason="needs root, to be another user, and runuser, setpriv, curl")
+two_users = pytest.mark.skipif(
+    os.geteuid() != 0 or bool(TOOLS), reason="needs root, to be another user, and runuser, setpriv, curl"
+)
 NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search".split()
-SLOW = RunConfig(model="mlp", width=8, epochs=20_000, n_init=20, acq_size=20, budget=40, lr=0.003)  # minutes a fold: it runs until it is killed
+SLOW = RunConfig(
+    model="mlp", width=8, epochs=20_000, n_init=20, acq_size=20, budget=40, lr=0.003
+)  # minutes a fold: it runs until it is killed
 
 JOIN = "import sys; from ray.scripts.scripts import main; sys.argv = ['ray', 'start', '--address={address}', '--num-cpus=0', '--temp-dir={own}', '--node-name=other']; main()"
 SUBMIT = """
@@ -43,7 +48,13 @@ def start(bo: BOConfig, **env: str) -> subprocess.Popen:
     "A search in a process of its own."
     code = f"from dal_nb.bo.search import run_bo; from dal_nb.bo.record import BOConfig; run_bo(BOConfig(**{asdict(bo)!r}), progress=False)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**environment, **env})
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment, **env},
+    )
 
 
 def family(process: subprocess.Popen) -> list:
@@ -55,20 +66,26 @@ def listening(process: subprocess.Popen) -> list[tuple[str, int]]:
     "Where the processes of a search listen."
     found = set()
     for member in family(process):
-        try: sockets = member.net_connections("tcp")
-        except psutil.Error: continue
+        try:
+            sockets = member.net_connections("tcp")
+        except psutil.Error:
+            continue
         for s in sockets:
-            if s.status == psutil.CONN_LISTEN: found.add(("127.0.0.1" if s.laddr.ip in ("::", "0.0.0.0") else s.laddr.ip, s.laddr.port))
+            if s.status == psutil.CONN_LISTEN:
+                found.add(("127.0.0.1" if s.laddr.ip in ("::", "0.0.0.0") else s.laddr.ip, s.laddr.port))
     return sorted(found)
 
 
 def argument(process: subprocess.Popen, name: str) -> str:
     "What Ray's daemons were given on their command line."
     for member in family(process):
-        try: words = member.cmdline()
-        except psutil.Error: continue
+        try:
+            words = member.cmdline()
+        except psutil.Error:
+            continue
         for word in words:
-            if word.startswith(f"--{name}="): return word.partition("=")[2]
+            if word.startswith(f"--{name}="):
+                return word.partition("=")[2]
     raise AssertionError(f"no --{name}")
 
 
@@ -81,17 +98,24 @@ def search(tmp_path_factory):
     record.write_text(record.read_text().replace('"epochs": 5', '"epochs": 20000'))
     process = start(BOConfig(run_dir=str(run.path), n_trials=2, n_folds=2))
     end = time.monotonic() + 180
-    while not list((run.path / "bo40").glob("trials/*.json")) and process.poll() is None and time.monotonic() < end: time.sleep(0.2)
+    while not list((run.path / "bo40").glob("trials/*.json")) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.2)
     assert process.poll() is None, process.communicate()[1]
     time.sleep(2)  # the worker listens
     yield process
     process.send_signal(signal.SIGINT)
-    try: process.wait(60)
-    except subprocess.TimeoutExpired: process.kill()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 @two_users
-@pytest.mark.parametrize("authentication", [dict(RAY_AUTH_MODE="disabled"), dict(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)], ids=["no token", "wrong token"])
+@pytest.mark.parametrize(
+    "authentication",
+    [dict(RAY_AUTH_MODE="disabled"), dict(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)],
+    ids=["no token", "wrong token"],
+)
 def test_no_one_else_runs_code(search, authentication):
     "The other user's machine would join the cluster, and its task would run on ours, as us."
     own = Path(tempfile.mkdtemp(dir="/tmp"))  # short, and the other user's
@@ -100,12 +124,20 @@ def test_no_one_else_runs_code(search, authentication):
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(own), **authentication}
     try:
         for code, refusal in ((JOIN, "InvalidAuthToken"), (SUBMIT, "Failed to connect")):
-            attack = subprocess.run([*NOBODY, sys.executable, "-c", code.format(**words)], env=environment, cwd=own, capture_output=True, text=True, timeout=180)
+            attack = subprocess.run(
+                [*NOBODY, sys.executable, "-c", code.format(**words)],
+                env=environment,
+                cwd=own,
+                capture_output=True,
+                text=True,
+                timeout=180,
+            )
             assert attack.returncode and refusal in attack.stdout + attack.stderr, attack.stdout + attack.stderr
         assert not (own / "evidence").exists()
     finally:
         for process in psutil.process_iter(["uids"]):
-            if process.info["uids"].real == 65534 and str(own) in " ".join(process.cmdline()): process.kill()
+            if process.info["uids"].real == 65534 and str(own) in " ".join(process.cmdline()):
+                process.kill()
         shutil.rmtree(own, ignore_errors=True)
     assert search.poll() is None
 
@@ -115,26 +147,54 @@ def test_no_one_else_reads_the_session(search):
     session = Path(argument(search, "session-dir"))
     private = session.parents[1]
     assert session.name.startswith("session_") and private.stat().st_mode & 0o777 == 0o700
-    for command in (["ls", session], ["ls", private], ["touch", private / "x"], ["touch", session / "sockets" / "x"], ["cat", session / "logs" / "raylet.out"]):
+    for command in (
+        ["ls", session],
+        ["ls", private],
+        ["touch", private / "x"],
+        ["touch", session / "sockets" / "x"],
+        ["cat", session / "logs" / "raylet.out"],
+    ):
         result = subprocess.run(["runuser", "-u", "nobody", "--", *map(str, command)], capture_output=True, text=True)
         assert result.returncode and "Permission denied" in result.stderr, result
 
 
 @two_users
 def test_the_token_is_on_no_command_line(search):
-    token, = {member.environ().get("RAY_AUTH_TOKEN") for member in family(search) if member.name() in ("gcs_server", "raylet")}
+    (token,) = {
+        member.environ().get("RAY_AUTH_TOKEN") for member in family(search) if member.name() in ("gcs_server", "raylet")
+    }
     assert len(token) == 64
     assert not [p for p in psutil.process_iter() if p.is_running() and token in " ".join(p.cmdline())]
 
 
-METHODS = ["NodeInfoGcsService/GetAllNodeInfo", "InternalKVGcsService/InternalKVGet", "NodeManagerService/GetNodeStats", "NodeManagerService/RequestWorkerLease",
-           "CoreWorkerService/PushTask", "CoreWorkerService/GetCoreWorkerStats", "ObjectManagerService/Pull", "RayletDriverService/x"]
+METHODS = [
+    "NodeInfoGcsService/GetAllNodeInfo",
+    "InternalKVGcsService/InternalKVGet",
+    "NodeManagerService/GetNodeStats",
+    "NodeManagerService/RequestWorkerLease",
+    "CoreWorkerService/PushTask",
+    "CoreWorkerService/GetCoreWorkerStats",
+    "ObjectManagerService/Pull",
+    "RayletDriverService/x",
+]
 UNIMPLEMENTED, UNAUTHENTICATED = "12", "16"
 
 
 def ask(place: tuple[str, int], path: str, *options: str) -> str:
     "What a server says to the other user, headers and all."
-    command = ["runuser", "-u", "nobody", "--", "curl", "-sS", "-m", "10", "-i", *options, f"http://{place[0]}:{place[1]}/{path}"]
+    command = [
+        "runuser",
+        "-u",
+        "nobody",
+        "--",
+        "curl",
+        "-sS",
+        "-m",
+        "10",
+        "-i",
+        *options,
+        f"http://{place[0]}:{place[1]}/{path}",
+    ]
     result = subprocess.run(command, capture_output=True, input=b"\0" * 5)
     return (result.stdout + result.stderr).decode(errors="replace")
 
@@ -142,9 +202,20 @@ def ask(place: tuple[str, int], path: str, *options: str) -> str:
 def call(place: tuple[str, int], method: str) -> str:
     "The status of a gRPC call with an empty message; the words of curl where there is none."
     for _ in range(8):  # a server that answers before it has read everything may break the stream
-        said = ask(place, f"ray.rpc.{method}", "--http2-prior-knowledge", "-H", "content-type: application/grpc", "-H", "te: trailers", "--data-binary", "@-")
+        said = ask(
+            place,
+            f"ray.rpc.{method}",
+            "--http2-prior-knowledge",
+            "-H",
+            "content-type: application/grpc",
+            "-H",
+            "te: trailers",
+            "--data-binary",
+            "@-",
+        )
         status = [line.split()[1] for line in said.splitlines() if line.startswith("grpc-status:")]
-        if status: return status[0]
+        if status:
+            return status[0]
     return said
 
 
@@ -161,7 +232,9 @@ def test_every_port_refuses(search):
         said = {method: call(place, method) for method in METHODS}
         refused = [method for method, status in said.items() if status == UNAUTHENTICATED]
         assert refused, (place, said)
-        assert set(said.values()) - {UNAUTHENTICATED, UNIMPLEMENTED} <= {s for s in said.values() if s.startswith("curl: (92)")}, (place, said)
+        assert set(said.values()) - {UNAUTHENTICATED, UNIMPLEMENTED} <= {
+            s for s in said.values() if s.startswith("curl: (92)")
+        }, (place, said)
 
 
 def test_long_temporary_folder(tmp_path):
@@ -175,7 +248,11 @@ def test_long_temporary_folder(tmp_path):
     process = start(bo, TMPDIR=str(long))
     mine = set()
     while process.poll() is None:
-        mine |= {p for p in set(Path("/tmp").glob("dal-*")) - before if str(p) in " ".join(" ".join(m.info["cmdline"] or []) for m in psutil.process_iter(["cmdline"]))}
+        mine |= {
+            p
+            for p in set(Path("/tmp").glob("dal-*")) - before
+            if str(p) in " ".join(" ".join(m.info["cmdline"] or []) for m in psutil.process_iter(["cmdline"]))
+        }
         time.sleep(0.5)
     assert process.returncode == 0, process.communicate()[1]
     assert BOFolder(run.path / "bo40").is_complete
@@ -185,20 +262,26 @@ def test_long_temporary_folder(tmp_path):
 def test_authentication_of_a_cluster_of_others_is_kept():
     "What the environment says of Ray's authentication is used, and left as it was."
     from dal_nb.bo import search
+
     before = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}
     token = "1" * 64
     seen = []
     init, shutdown = search.ray.init, search.ray.shutdown
-    search.ray.init = lambda **options: seen.append((options["address"], os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN")))
+    search.ray.init = lambda **options: seen.append(
+        (options["address"], os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN"))
+    )
     search.ray.shutdown = lambda: None
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
     try:
-        with search.other_cluster("there:1"): pass
+        with search.other_cluster("there:1"):
+            pass
         assert seen == [("there:1", "token", token)]
-        with search.own_cluster(): pass
+        with search.own_cluster():
+            pass
         assert seen[1][:2] == ("local", "token") and seen[1][2] not in (token, None)
         assert os.environ["RAY_AUTH_TOKEN"] == token
     finally:
         search.ray.init, search.ray.shutdown = init, shutdown
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"): os.environ.pop(name)
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            os.environ.pop(name)
         os.environ.update(before)

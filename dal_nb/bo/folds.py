@@ -69,7 +69,7 @@ def labeled_part(
     i = indices.to(data.y_train.device)
     part = replace(
         data, x_train=data.x_train[i], y_train=data.y_train[i],
-        x_test=data.x_test[:0], y_test=data.y_test[:0], x_val=None, y_val=None,
+        x_test=data.x_test[:0], y_test=data.y_test[:0], x_val=None, y_val=None, files=None,
     )
     return part.to("cpu")
 

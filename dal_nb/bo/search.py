@@ -45,6 +45,7 @@ from ..config import RunConfig
 from ..data import Dataset
 from ..environment import resolve_device
 from ..files import write_json
+from ..posterior import n_networks
 from ..predict import metrics
 from ..progress import Progress
 
@@ -434,7 +435,7 @@ def images_of(cv: CrossValidation, hps: dict[str, object]) -> int:
     for train, _ in cv.folds:
         size = min(config.batch_size, len(train))
         total += len(train) // size * size * config.epochs
-    return total
+    return total * n_networks(config)
 
 # %% ../../nbs/bo/05_search.ipynb #38043353
 def test_last_model(setup: BOSetup, hps: dict[str, object]) -> dict[str, object]:  # of `fit_and_test`

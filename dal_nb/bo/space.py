@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from ..config import RunConfig
 from ..lookup import unknown_name
+from ..optim import check_recipe
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # not a line for every study
 
@@ -35,6 +36,12 @@ ALIASES = {  # what others call it → our name
 }
 
 # %% ../../nbs/bo/01_space.ipynb #e47be3df
+def _as_field(config: RunConfig, name: str, value: object) -> object:
+    "The value as the configuration has it. `ValueError` for one that it cannot have."
+    recipe = replace(config, **{name: value})
+    check_recipe(recipe)
+    return getattr(recipe, name)
+
 def distribution(
     name: str,  # a hyperparameter
     spec: list,  # its range, in one of the _FORMS
@@ -48,7 +55,7 @@ def distribution(
     if not isinstance(spec, (list, tuple)) or len(spec) < 2: raise refusal
     kind, *values = spec
     if kind not in ("log", "linear", "choice"): raise refusal
-    values = [getattr(replace(config, **{name: value}), name) for value in values]
+    values = [_as_field(config, name, value) for value in values]
     if kind == "choice": return CategoricalDistribution(values)
     if len(values) != 2 or any(isinstance(value, (str, bool)) for value in values): raise refusal
     if isinstance(values[0], int): return IntDistribution(*values, log=kind == "log")
@@ -98,6 +105,8 @@ def recipe_of(
 ) -> RunConfig | None:  # None: these values do not go together
     "The recipe with a trial's hyperparameters."
     try:
-        return replace(config, **hps)
+        recipe = replace(config, **hps)
+        check_recipe(recipe)
     except ValueError:
         return None
+    return recipe

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..config import PLACE, SCHEMA, upgraded
+from ..files import EXACT
 from ..record import bo_budget, find_runs
 
 # %% ../../nbs/results/01_frames.ipynb #0fe389aa
@@ -96,12 +97,10 @@ def _whole_lines(path: str) -> tuple[str, list[str], str]:
     return header, lines, problem
 
 # %% ../../nbs/results/01_frames.ipynb #cc2a427d
-_EXACT = {} if int(pd.__version__.split(".")[0]) >= 3 else dict(float_precision="round_trip")  # of `pd.read_csv`
-
 def _parse(lines) -> pd.DataFrame:
     "Lines of a CSV file as a frame."
     text = "\n".join(lines)
-    return pd.read_csv(io.StringIO(text), **_EXACT)
+    return pd.read_csv(io.StringIO(text), **EXACT)
 
 # %% ../../nbs/results/01_frames.ipynb #cad849a5
 def read_tables(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..config import HPS
 from .frames import Records, check_comparable, check_searches
-from .style import NAMES, STAGES, display_name, in_order
+from .style import STAGES, display_name, in_order
 
 # %% ../../nbs/results/03_tables.ipynb #27b930dc
 def with_hp(

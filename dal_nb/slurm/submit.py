@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..config import RunConfig, make_config
 from ..files import write_csv, write_json
-from ..loop import prepare
+from ..setup import prepare
 from ..record import RunFolder
 from .job_arrays import CHUNK, JobArray, plan, ranges
 from .status import JOBS, absolute_root, queue, queue_or_why_not, read_jobs, state_of_study

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 import dal_nb
 from ..bo.record import make_bo_config
-from ..config import WITH_OPTIONS, RunConfig, make_config, run_path
+from ..config import _WITH_OPTIONS, RunConfig, make_config, run_path
 from ..lookup import parse_call, unknown_name
 
 # %% ../../nbs/studies/00_grid.ipynb #1210b2c7
@@ -88,7 +88,7 @@ IN_PATH = (  # axes that a run folder's path shows already
 
 def _subfolder(axis, name) -> str:
     "The folder for one entry of an axis."
-    if axis not in WITH_OPTIONS: return f"{axis}{name}"
+    if axis not in _WITH_OPTIONS: return f"{axis}{name}"
     called, options = parse_call(axis, name)
     parts = [axis + called, *(f"{option}={value}" for option, value in options.items())]
     return "-".join(parts).replace(":", ".").replace("/", ".")

@@ -1,4 +1,5 @@
 """Make the records of the present schema, once, when it is new: `python tests/records/make.py`. Those of earlier schemas are never made again."""
+
 import json
 import shutil
 import tempfile
@@ -18,11 +19,13 @@ CASES = dict(
 )
 
 
-class Killed(Exception): "Raised after the third cycle."
+class Killed(Exception):
+    "Raised after the third cycle."
 
 
 def die(row):
-    if row["cycle"] == 2: raise Killed
+    if row["cycle"] == 2:
+        raise Killed
 
 
 for name, config in CASES.items():
@@ -30,13 +33,17 @@ for name, config in CASES.items():
         there = Path(__file__).with_name(f"schema{SCHEMA}") / name / part
         with tempfile.TemporaryDirectory() as root:
             at = replace(config, out_dir=root)
-            try: run_al(at, progress=False, on_cycle=on_cycle)
-            except Killed: pass
+            try:
+                run_al(at, progress=False, on_cycle=on_cycle)
+            except Killed:
+                pass
             folder = run_path(at)
             there.mkdir(parents=True)
-            for path in folder.glob("*.csv"): shutil.copy(path, there)
+            for path in folder.glob("*.csv"):
+                shutil.copy(path, there)
             if part == "killed":
-                for path in folder.glob("*.pt"): shutil.copy(path, there)
+                for path in folder.glob("*.pt"):
+                    shutil.copy(path, there)
             record = json.loads((folder / "config.json").read_text())
             record["config"]["out_dir"] = "runs"
             record["starts"] = [{k: v for k, v in start.items() if k not in PRIVATE} for start in record["starts"]]
