@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dal_nb.config import make_config, run_path
+from dal_nb.config import make_config
 from dal_nb.data import load_dataset
 from dal_nb.loop import run_al
 from dal_nb.record import RunFolder
@@ -157,36 +157,36 @@ def test_own_strategy_and_model_by_module(tmp_path, monkeypatch):
     assert pd.read_csv(record).n_labeled.tolist() == [20, 30, 40]
 
 
-def test_killed_papermill_goes_on(tmp_path):
-    "SIGKILL of papermill in the middle; the same command ends with what an undisturbed one has."
+KINDS = {
+    "none": {},
+    "laplace": {},
+    "mc_dropout": dict(dropout=0.2),
+    "ensemble": dict(members=2, epochs=6),
+}
+
+
+@pytest.mark.parametrize("posterior", KINDS)
+def test_killed_papermill_goes_on(posterior, tmp_path):
+    "SIGKILL of papermill in the middle; the same command ends with what an undisturbed run has."
     parameters = SMALL | dict(model="resnet18", epochs=12, budget=60, strategy="badge")
-    papermill(tmp_path / "alone.ipynb", out_dir=tmp_path / "alone", **parameters)
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(NOTEBOOK),
-        str(tmp_path / "killed.ipynb"),
-        "--no-progress-bar",
-        "-p",
-        "out_dir",
-        str(tmp_path / "killed"),
-    ]
-    command += list(itertools.chain.from_iterable(("-p", k, str(v)) for k, v in parameters.items()))
+    parameters |= dict(posterior=posterior) | KINDS[posterior]
+    alone = run_al(make_config(**parameters, out_dir=str(tmp_path / "alone")), progress=False)
+    root = tmp_path / "killed"
+    flags = itertools.chain.from_iterable(("-p", k, str(v)) for k, v in (parameters | dict(out_dir=root)).items())
+    command = [sys.executable, "-m", "papermill", NOTEBOOK, tmp_path / "killed.ipynb", "--no-progress-bar", *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while (
-        process.poll() is None and not list((tmp_path / "killed").rglob("cycles.csv")) and time.monotonic() < deadline
-    ):
+    while process.poll() is None and not list(root.rglob("cycles.csv")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(3)  # the kernel notices that its parent is gone
-    papermill(tmp_path / "killed.ipynb", out_dir=tmp_path / "killed", **parameters)
-    config = make_config(**parameters)
-    a, b = (RunFolder(tmp_path / name / Path(*run_path(config).parts[1:])) for name in ("alone", "killed"))
-    pd.testing.assert_frame_equal(a.selected, b.selected, check_exact=True)
-    pd.testing.assert_frame_equal(a.cycles.drop(columns=CLOCK), b.cycles.drop(columns=CLOCK), check_exact=True)
+    papermill(tmp_path / "killed.ipynb", out_dir=root, **parameters)
+    killed = RunFolder(next(root.rglob("config.json")).parent)
+    assert killed.config.posterior == posterior and len(killed.record["starts"]) == 2
+    pd.testing.assert_frame_equal(alone.selected, killed.selected, check_exact=True)
+    a, b = (folder.cycles.drop(columns=CLOCK) for folder in (alone, killed))
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs root to mount a small tmpfs")

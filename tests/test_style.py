@@ -41,6 +41,17 @@ def broken_rules(node):
         yield "a one-line block"
     if isinstance(node, ast.Try) and on_one_line(node, node.body):
         yield "a one-line try"
+    if isinstance(node, ast.ExceptHandler) and on_one_line(node, node.body):
+        if not isinstance(node.body[0], (*ENDS, ast.Pass)):
+            yield "a one-line except that does something"
+    if isinstance(node, ast.FunctionDef) and on_one_line(node, node.body):
+        first = node.body[0]
+        stub = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)  # a docstring, or ...
+        if not stub and not isinstance(first, ast.Return | ast.Raise):
+            yield "a one-line def that neither returns nor raises"
+    for body in (getattr(node, "body", None), getattr(node, "orelse", None)):
+        if isinstance(body, list) and any(a.end_lineno == b.lineno for a, b in zip(body, body[1:])):
+            yield "two statements on a line"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=short)
@@ -145,6 +156,16 @@ def test_a_notebook_opens_with_its_idea(path):
     )
     errors = [o for c in cells for o in c.get("outputs", []) if o["output_type"] == "error"]
     assert not errors, f"{short(path)} has the output of an error in it"
+
+
+@pytest.mark.parametrize("text", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "slurm/README.md"])
+def test_links_lead_somewhere_and_pictures_have_words(text):
+    path = ROOT / text
+    found = re.findall(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)[^)]*\)", path.read_text())
+    lost = [target for _, _, target in found if not (path.parent / target).exists()]
+    assert not lost, f"{text} has links to {', '.join(lost)}, which are not there"
+    mute = [target for picture, words, target in found if picture and len(words) < 20]
+    assert not mute, f"{text} shows {', '.join(mute)} without saying in words what it is"
 
 
 def test_the_readme_names_every_notebook():
