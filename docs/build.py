@@ -4,6 +4,7 @@ notebook is run.
 
 import ast
 import base64
+import html
 import logging
 import os
 import re
@@ -93,6 +94,12 @@ def code_of(cell):
     return re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE).strip()
 
 
+def words_of(cell):
+    "What a cell's picture shows, as its directive `#| fig-alt: …` has it."
+    found = re.search(r"^#\| fig-alt: (.+)$", cell.source, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def joined(outputs):
     "Outputs, with texts that were printed one after the other in one piece."
     found = []
@@ -150,32 +157,32 @@ class Pages:
             if "echo" not in flags:
                 yield f"```python\n{code}\n```"
             for output in joined(cell.outputs):
-                yield self.output(output)
+                yield self.output(output, words_of(cell))
 
-    def output(self, output):
+    def output(self, output, words):
         "A stored output: table, picture, or text."
         data = output.get("data", {})
         if "image/png" in data:
-            return self.picture(base64.b64decode(data["image/png"]))
+            return self.picture(base64.b64decode(data["image/png"]), words)
         if "text/html" in data:  # pandas' own style and class keep the site's from its tables
-            html = re.sub(
-                r"<style scoped>.*?</style>|\s(border|class|style)=\"[^\"]*\"", "", data["text/html"], flags=re.DOTALL
-            )
-            html = re.sub(r"<td>([^<]{30,})</td>", r'<td class="long">\1</td>', html)
-            return f'<div class="output">\n{html.strip()}\n</div>' if html.strip() else ""
+            styles = r"<style scoped>.*?</style>|\s(border|class|style)=\"[^\"]*\""
+            table = re.sub(styles, "", data["text/html"], flags=re.DOTALL).strip()
+            table = re.sub(r"<td>([^<]{30,})</td>", r'<td class="long">\1</td>', table)
+            return f'<div class="output">\n{table}\n</div>' if table else ""
         if markdown := data.get("text/markdown"):
             return self.linked(markdown.replace(" ± ", "\u00a0±\u00a0"))  # a cell stays on its line
         text = output.get("text") or data.get("text/plain") or ""
         return f"```{{ .text .output }}\n{text.rstrip()}\n```" if text.strip() else ""
 
-    def picture(self, png):
-        "Write a picture, and the tag that shows it in its own size."
+    def picture(self, png, words):
+        "Write a picture, and the tag that shows it in its own size and says in words what it shows."
         self.pictures += 1
         file = (self.folder / self.page).with_suffix(f".{self.pictures}.png")
         file.write_bytes(png)
         width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
         size = f'width="{width}" height="{height}" loading="lazy"'
-        return f'<p class="output"><img src="{file.name}" {size} alt="Picture {self.pictures} of this notebook"></p>'
+        words = html.escape(words or f"Picture {self.pictures} of this notebook")
+        return f'<p class="output"><img src="{file.name}" {size} alt="{words}"></p>'
 
     def linked(self, text):
         "Links lead to the pages of notebooks, other files to the repository, `name` of a symbol to its documentation."
