@@ -29,7 +29,7 @@ from dal_nb.bo.folds import (
 )
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
-from ..config import PLACE, SCHEMA, RunConfig, _coerce, upgraded
+from ..config import CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
 from ..environment import environment
 from ..files import write_csv, write_json
@@ -37,6 +37,7 @@ from ..lookup import unknown_name
 from ..posterior import check_posterior
 from ..record import RunFolder
 from ..setup import resolve
+from ..tracking import check_tracker
 
 # %% ../../nbs/bo/04_record.ipynb #47f914df
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class BOConfig:
     ray_address: str = ""  # of a running cluster ("auto" finds it); empty: this machine
     data_dir: str = ""  # where named data sets lie; empty: where the run found them
     device: str = "auto"  # cpu, cuda, mps; auto: the fastest that a trial has
+    tracker: str = "none"  # none, tensorboard, mlflow: where trials are logged beside the BO folder
 
     def __post_init__(self):
         for entry in fields(self):
@@ -88,6 +90,7 @@ def _check_bo(c):
         if not fits: raise ValueError(message + ".")
     if c.sampler not in SAMPLERS: raise unknown_name("sampler", c.sampler, SAMPLERS)
     if c.objective not in OBJECTIVES: raise unknown_name("objective", c.objective, OBJECTIVES)
+    if c.tracker not in CHOICES["tracker"]: raise unknown_name("tracker", c.tracker, CHOICES["tracker"])
 
 # %% ../../nbs/bo/04_record.ipynb #c63311fd
 BO_PRESETS = {"quick": {}, "published": dict(n_trials=50, n_folds=10, prune=False)}
@@ -246,6 +249,7 @@ def prepare_bo(
     config: RunConfig | None = None,  # the recipe, where there is no run to take it from
 ) -> BOSetup:
     "Load and check all that a search needs. Raises before any training, and says what would be right."
+    check_tracker(bo.tracker)
     run = recorded_run(bo)
     if run:
         config = RunConfig(**upgraded(run["config"]))

@@ -48,6 +48,7 @@ from ..files import write_json
 from ..posterior import n_networks
 from ..predict import metrics
 from ..progress import Progress
+from ..tracking import open_tracker
 
 import optuna  # after dal_nb.bo.sampler, which keeps it quiet
 import ray
@@ -487,7 +488,14 @@ def run_bo(
     with setup.folder.lock():
         begin_bo(setup)
         if not setup.folder.is_complete:
-            with engine(bo):
-                search(setup, progress, on_trial)
+            place = {**vars(bo), "out_dir": str(setup.folder.path.parent)}
+            with engine(bo), open_tracker(bo.tracker, setup.folder.path, place) as tracker:
+
+                def tell(trial):
+                    tracker.log(trial["trial"], {"score": trial["score"], **trial["hps"]})
+                    if on_trial:
+                        on_trial(trial)
+
+                search(setup, progress, tell)
                 finish(setup)
     return setup.folder
