@@ -34,7 +34,7 @@ def import_object(
         raise ValueError(f"{unknown_name(kind, name, valid)} Or 'package.module:object' for one of your own.")
     try:
         return getattr(import_module(module), attribute)
-    except ImportError as error:
+    except (ImportError, TypeError) as error:  # TypeError: a name that begins with a dot
         raise ValueError(f"Cannot import the {kind} {name!r}: {error}.") from error
     except AttributeError as error:
         raise ValueError(f"The module {module!r} of the {kind} {name!r} has no {attribute!r}.") from error

@@ -41,7 +41,9 @@ class NetworkView:
         setup: Setup,
         posterior: Posterior,
         indices: Tensor,  # original indices of the examples
+        labeled: bool = False,  # are these labeled examples?
     ):
+        self.labeled = labeled
         self.setup = setup
         self.posterior = posterior
         self.indices = indices
@@ -71,7 +73,16 @@ class NetworkView:
         return self.posterior.passes(self.x)
 
     @property
-    def labels(self) -> Tensor: return self.setup.data.y_train[self.i]
+    def labels(self) -> Tensor:
+        "Of labeled examples only."
+        if not self.labeled:
+            raise ValueError("A need asked for the labels of candidates: say candidates=False in its entry.")
+        return self.setup.data.y_train[self.i]
+
+    @property
+    def is_finite(self) -> bool:
+        "Has the network an opinion? One that has diverged has none."
+        return all(bool(x.isfinite().all()) for x in self.outputs)
 
     @property
     def head(self) -> tuple[Tensor, Tensor]: return self.posterior.head()
@@ -96,11 +107,13 @@ def query(
     if config.subset_size:
         order = torch.randperm(len(candidates), generator=generator(config.seed, "subset", cycle))
         candidates = candidates[order[:config.subset_size]]
-    outputs = provide(NetworkView(setup, posterior, candidates), strategy.needs)
+    view = NetworkView(setup, posterior, candidates)
+    outputs = provide(view, strategy.needs)
     labeled = None
     if "labeled" in strategy.needs:
-        labeled = provide(NetworkView(setup, posterior, pool.labeled), strategy.needs, labeled=True)
-    if not (_finite(outputs) and _finite(labeled)):  # a diverged model has no opinion
+        labeled = provide(NetworkView(setup, posterior, pool.labeled, labeled=True), strategy.needs, labeled=True)
+    broken = not (_finite(outputs) and _finite(labeled))
+    if broken and not view.is_finite:  # what a need has broken by itself is the strategy's to refuse
         strategy = get_strategy("random")
         outputs = Outputs(n=len(candidates))
         labeled = None
