@@ -1,5 +1,5 @@
-"""The site that `python docs/build.py` made in _site/: links, pictures, no foreign host, and every page opened in a
-browser.
+"""The site that `python docs/build.py` made in _site/: links, pictures, no foreign host,
+and every page opened in a browser.
 
 `DAL_NB_SCREENSHOTS=folder pytest tests/test_docs.py` leaves a picture of every page at both widths."""
 
@@ -223,14 +223,12 @@ def opened(browser, screen, errors):
     return page
 
 
-PICTURES = (
-    "Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode().then(() => '', () => i.src) }))"
-    ".then(bad => bad.filter(Boolean))"
-)
-WIDER = """width => [...document.querySelectorAll('.md-content *')].filter(e => e.getBoundingClientRect().right >
-width + 1
-    && !e.closest('pre, .highlight, .output, .formula, .md-typeset__scrollwrap, .md-typeset__table')).map(e =>
-    e.outerHTML.slice(0, 120))"""
+PICTURES = """Promise.all([...document.images].map(i => {
+    i.loading = 'eager'; return i.decode().then(() => '', () => i.src) })).then(bad => bad.filter(Boolean))"""
+WIDER = """width => [...document.querySelectorAll('.md-content *')].filter(e =>
+    e.getBoundingClientRect().right > width + 1
+    && !e.closest('pre, .highlight, .output, .formula, .md-typeset__scrollwrap, .md-typeset__table')
+    ).map(e => e.outerHTML.slice(0, 120))"""
 
 
 @pytest.mark.parametrize("screen", SCREENS)

@@ -1,6 +1,5 @@
-"""A small study on a real SLURM: requeued, cancelled, out of time and killed in the middle; and in the end the same
-numbers as on a quiet machine.
-"""
+"""A small study on a real SLURM: requeued, cancelled, out of time and killed in the middle;
+and in the end the same numbers as on a quiet machine."""
 
 import os
 import subprocess
@@ -22,8 +21,8 @@ from dal_nb.studies.grid import load_study
 
 CLOCK = ["train_seconds", "query_seconds", "peak_memory_mb"]
 STUDY = """
-run: {dataset: digits, model: "slow:build", width: 8, epochs: 10, warmup_epochs: 1, n_init: 20, acq_size: 20, budget:
-100}
+run: {dataset: digits, model: "slow:build", width: 8, epochs: 10, warmup_epochs: 1,
+      n_init: 20, acq_size: 20, budget: 100}
 bo: {n_trials: 3, n_folds: 2}
 grid:
   strategy: [random, badge]
@@ -77,7 +76,8 @@ SEEN = {}  # requeued task → when it was first seen
 
 
 def start_now():
-    "A requeued job waits two minutes before it may start again; here five seconds, enough for the node."
+    """A requeued job waits two minutes before it may start again; here five seconds,
+    in which the node has done with its last start."""
     waiting = {
         f"{job}_{index}"
         for (job, _, index), (state, reason) in queue().items()
