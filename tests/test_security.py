@@ -103,7 +103,7 @@ def search(tmp_path_factory):
     run = run_al(replace(SLOW, epochs=5, out_dir=str(root)), progress=False)
     record = run.path / "config.json"
     record.write_text(record.read_text().replace('"epochs": 5', '"epochs": 20000'))
-    process = start(BOConfig(run_dir=str(run.path), n_trials=2, n_folds=2))
+    process = start(BOConfig(run_dir=str(run.path), n_trials=1000, n_folds=2))  # hours
     end = time.monotonic() + 180
     while not list((run.path / "bo40").glob("trials/*.json")) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.2)
