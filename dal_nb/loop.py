@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NetworkView', 'query', 'evaluate', 'labels_per_class', 'peak_memory_mb', 'training_columns', 'n_labeled_at',
-           'n_cycles', 'resume', 'train', 'checkpoint_of', 'run_cycle', 'run_al']
+           'n_cycles', 'resume', 'train', 'checkpoint_of', 'extend', 'run_cycle', 'run_al']
 
 # %% ../nbs/17_loop.ipynb #3b6e51f5
 import math
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import RunConfig, run_path
+from .environment import use_threads
 from .models import build_model
 from .pool import Pool, initial_labels
 from .posterior import Posterior, joint_log, make_posterior, n_networks
@@ -179,13 +180,14 @@ def resume(setup: Setup, folder: RunFolder) -> tuple[Pool, int]:  # pool, cycle 
         return setup.pool.acquire(first, 0), 0
     selected = folder.selected
     selected = selected[selected.cycle <= cycle]
+    reached = len(selected) == n_labeled_at(config, cycle - 1) and cycle < n_cycles(config)  # a smaller budget
     try:
         pool = setup.pool.replay(selected)
-        _check_replayed(pool, selected, n_labeled_at(config, cycle), y_train)
+        _check_replayed(pool, selected, n_labeled_at(config, cycle - reached), y_train)
     except ValueError as error:
         raise ValueError(f"{folder.path / 'selected.csv'} is damaged: {error} Restore it from a copy, or delete "
                          f"{folder.path} to start this run afresh.") from None
-    return pool, cycle
+    return (extend(setup, folder, pool, cycle - 1) if reached else pool), cycle
 
 def _check_replayed(pool, selected, n_labeled, y_train):
     "`ValueError` where recorded labels are not as many as they must be, or not those of the data."
@@ -245,6 +247,31 @@ def _state_of(checkpoint: dict[str, Tensor], member: int | None) -> dict[str, Te
     if member is None: return checkpoint
     return {name.removeprefix(f"{member}."): x for name, x in checkpoint.items() if name.startswith(f"{member}.")}
 
+# %% ../nbs/17_loop.ipynb #80c02da5
+def extend(
+    setup: Setup,
+    folder: RunFolder,
+    pool: Pool,  # as it was in the cycle
+    cycle: int,  # the last one of the smaller budget
+) -> Pool:
+    "The pool with the labels that the run would have bought, had it had the larger budget from the beginning."
+    config = setup.config
+    data = setup.data
+    checkpoint = folder.checkpoint(cycle)
+    models = []
+    for member in range(n_networks(config)):
+        model = build_model(config.model, data.shape, data.n_classes, config.width, seed=0, dropout=config.dropout)
+        model.load_state_dict(_state_of(checkpoint, member if n_networks(config) > 1 else None))
+        models.append(model.to(data.y_train.device))
+    posterior = make_posterior(models, data, config, pool.labeled, generator(config.seed, "posterior", cycle))
+    row = folder.cycles.iloc[-1].to_dict()
+    start = time.perf_counter()
+    picks, row["chosen_by"] = query(setup, posterior, pool, cycle)
+    row["query_seconds"] = time.perf_counter() - start
+    pool = pool.acquire(picks, cycle + 1)
+    folder.commit(row, pool.to_frame(data.y_train), checkpoint)
+    return pool
+
 # %% ../nbs/17_loop.ipynb #6b18ee6c
 def run_cycle(
     setup: Setup,
@@ -280,8 +307,8 @@ def run_al(
     setup = config if isinstance(config, Setup) else prepare(config)
     config = setup.config
     folder = RunFolder(run_path(config))
-    with folder.lock():
-        folder.begin(config, setup.record, str(setup.data.y_train.device))
+    with folder.lock(), use_threads(folder.threads or setup.threads):
+        folder.begin(config, setup.record, str(setup.data.y_train.device), setup.code)
         folder.tidy()
         pool, first = resume(setup, folder)
         total = n_cycles(config)

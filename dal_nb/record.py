@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .config import SCHEMA, RunConfig, differing, upgraded
 from .environment import environment
-from .files import atomic_file, read_csv, write_csv, write_json
+from .files import read_csv, write_csv, write_json, write_tensors
 
 # %% ../nbs/15_record.ipynb #dc1c4ac5
 class RunFolder:
@@ -139,8 +139,7 @@ def save_member(
     log: dict,  # what its training did, plain values
 ):
     "Keep a trained network of an ensemble while its cycle is not done."
-    with atomic_file(self.path / f"member{member}-cycle{cycle}.pt") as file:
-        torch.save(dict(state=state, log=log), file)
+    write_tensors(self.path / f"member{member}-cycle{cycle}.pt", dict(state=state, log=log))
 
 @patch
 def member(self: RunFolder, cycle: int, member: int) -> dict | None:
@@ -198,11 +197,25 @@ def lock(self: RunFolder) -> Iterator[RunFolder]:
         owner.unlink(missing_ok=True)
         lock.release()
 
+# %% ../nbs/15_record.ipynb #cbcbd2a3
+@patch(as_prop=True)
+def threads(self: RunFolder) -> int | None:
+    "The number of threads of the first start, which all others take over; None where there was none."
+    starts = (self.record or {}).get("starts")
+    return starts[0].get("threads") if starts else None
+
+# %% ../nbs/15_record.ipynb #e8b5a940
+def _may_grow(config: RunConfig, old: int) -> bool:
+    "Is every cycle up to the old budget also one of a run to the new, larger budget?"
+    return config.budget > old and (old - config.n_init) % config.acq_size == 0
+
 # %% ../nbs/15_record.ipynb #6b57ec16
-def _other_run(record: dict, config: RunConfig, data: dict) -> dict:  # field → (there, asked for)
+def _other_run(record: dict, config: RunConfig, data: dict, code: dict) -> dict:  # field → (there, asked for)
     "What of a record is not what is asked for."
     there = record["data"]
     changed = differing(record["config"] or {}, asdict(config))
+    if "budget" in changed and _may_grow(config, changed["budget"][0]):
+        changed.pop("budget")
     if there.get("fingerprint") == data.get("fingerprint"):
         changed.pop("dataset", None)
     if there.get("embedding") == data.get("embedding"):
@@ -210,6 +223,9 @@ def _other_run(record: dict, config: RunConfig, data: dict) -> dict:  # field �
     for name in sorted(set(there) & set(data) - {"classes"}):  # an earlier version may have said less; names are names
         if there[name] != data[name]:
             changed[f"data {name}"] = (there[name], data[name])
+    for name, mark in record.get("code", {}).items():
+        if code.get(name, mark) != mark:
+            changed[f"code of the {name}"] = (mark, code[name])
     return changed
 
 # %% ../nbs/15_record.ipynb #637335e7
@@ -219,17 +235,23 @@ def begin(
     config: RunConfig,  # what is asked for, with model, augmentation and posterior resolved
     data: dict,  # fingerprints and sizes of the data and the split
     device: str,  # where this start computes
+    code: dict[str, str] | None = None,  # field → mark of its code, where that is not of the package
 ):
     "Write `config.json`, or check it against what is asked for and note this start in it."
+    code = code or {}
     record = self.record
     if record is None:
         if len(self.cycles):
             raise ValueError(f"{self.path} has results but no config.json. Restore it, or delete the folder.")
-        record = dict(schema=SCHEMA, config=asdict(config), data=data, starts=[])
-    changed = _other_run(record, config, data)
+        record = dict(schema=SCHEMA, config=asdict(config), data=data, **({"code": code} if code else {}), starts=[])
+    changed = _other_run(record, config, data, code)
+    there = self.threads
+    if config.threads and config.threads != (there or config.threads):
+        changed["threads"] = (there, config.threads)
     if changed:
         what = "; ".join(f"{key}: {old!r} there, {new!r} asked for" for key, (old, new) in changed.items())
         raise ValueError(f"{self.path} holds another run ({what}). Choose another out_dir, or delete that folder.")
+    record["config"]["budget"] = config.budget
     record["starts"].append(environment(device))
     write_json(self.path / "config.json", record)
 
@@ -245,8 +267,7 @@ def commit(
     cycle = row["cycle"]
     earlier = self.cycles.iloc[:cycle]
     last = pd.DataFrame([row])
-    with atomic_file(self.path / f"checkpoint-cycle{cycle}.pt") as file:
-        torch.save(state, file)
+    write_tensors(self.path / f"checkpoint-cycle{cycle}.pt", state)
     write_csv(self.path / "selected.csv", selected)
     write_csv(self.path / "cycles.csv", pd.concat([earlier, last], ignore_index=True) if len(earlier) else last)
     self.tidy()
