@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from .augment import resolve_augment
-from .config import RunConfig
+from .config import RunConfig, run_path
 from .data import Dataset, fingerprint, load_dataset
 from .environment import code_mark, resolve_device
 from .models import build_model, resolve_model
 from .optim import check_recipe
 from .pool import Pool, new_pool, split
 from .posterior import check_posterior, resolve_posterior
+from .record import RunFolder
 from .strategies.contract import Strategy
 from .strategies.registry import get_strategy
 from .tracking import check_tracker
@@ -39,7 +40,7 @@ class Setup:
     embedding: Tensor | None  # (N, E), a fixed vector for each training example; None: the network's features
     record: dict  # fingerprints and sizes, for config.json
     code: dict[str, str]  # field → mark of its code, where that is not of the package
-    threads: int  # for a first start; later ones take over what is on record
+    threads: int  # as on record, or for a first start
 
 # %% ../nbs/16_setup.ipynb #853f6938
 def resolve(
@@ -166,5 +167,5 @@ def prepare(config: RunConfig) -> Setup:
     else:
         val = data.x_val, data.y_val
     code = code_of(config, strategy)
-    threads = fastest_threads(config, data, device)
+    threads = RunFolder(run_path(config)).threads or fastest_threads(config, data, device)
     return Setup(config, data, strategy, new_pool(pool), *val, embedding, record, code, threads)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BO_PRESETS', 'BO_PLACE', 'BOConfig', 'make_bo_config', 'BOFolder', 'trial_scores', 'trial_mean', 'BOSetup',
-           'recorded_run', 'load_labeled_data', 'find_labels', 'settle_recipe', 'prepare_bo', 'defining', 'begin_bo']
+           'recorded_run', 'load_labeled_data', 'find_labels', 'settle_recipe', 'prepare_bo', 'defining', 'threads_of',
+           'begin_bo']
 
 # %% ../../nbs/bo/04_record.ipynb #547c2d3d
 import json
@@ -29,14 +30,14 @@ from dal_nb.bo.folds import (
 )
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
-from ..config import CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
+from ..config import CHOICES, PLACE, SCHEMA, SETTLED, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
-from ..environment import environment
+from ..environment import environment, resolve_device
 from ..files import write_csv, write_json
 from ..lookup import unknown_name
 from ..posterior import check_posterior
 from ..record import RunFolder
-from ..setup import resolve
+from ..setup import code_of, fastest_threads, resolve
 from ..tracking import check_tracker
 
 # %% ../../nbs/bo/04_record.ipynb #47f914df
@@ -56,10 +57,11 @@ class BOConfig:
     space: dict = field(default_factory=lambda: dict(SPACE))  # hyperparameter → range; or its JSON text
     seed: int = -1  # of folds, trainings and search; -1: the run's own
     max_concurrent: int = 1  # trials at a time, 0: as many as fit; 1: repeatable to the last proposal
-    cpus_per_trial: float = 1  # cores
+    cpus_per_trial: float = 0  # cores that Ray sets aside for a trial; 0: as many as it has threads
     gpus_per_trial: float = 0  # GPUs, in fractions if you like; 0: none is reserved
     ray_address: str = ""  # of a running cluster ("auto" finds it); empty: this machine
     data_dir: str = ""  # where named data sets lie; empty: where the run found them
+    dataset: str = ""  # the file or folder of the data, where it has moved; empty: where the run found it
     device: str = "auto"  # cpu, cuda, mps; auto: the fastest that a trial has
     tracker: str = "none"  # none, tensorboard, mlflow: where trials are logged beside the BO folder
 
@@ -80,7 +82,7 @@ def _check_bo(c):
         (not c.indices or c.out_dir, "indices need an out_dir of their own"),
         (c.n_trials >= 1, f"n_trials must be at least 1, got {c.n_trials}"),
         (c.n_folds >= 2, f"n_folds must be at least 2, got {c.n_folds}"),
-        (c.cpus_per_trial > 0, f"cpus_per_trial must be above 0, got {c.cpus_per_trial}"),
+        (c.cpus_per_trial >= 0, f"cpus_per_trial must be 0 or more, got {c.cpus_per_trial}"),
         (c.gpus_per_trial >= 0, f"gpus_per_trial must be 0 or more, got {c.gpus_per_trial}"),
         (c.seed >= -1, f"seed must be 0 or more, or -1 for the run's, got {c.seed}"),
         (min(c.budget, c.max_concurrent) >= 0, "budget and max_concurrent must be 0 or more"),
@@ -209,7 +211,11 @@ def load_labeled_data(
     run: dict | None,  # of `recorded_run`
 ) -> tuple[Dataset, str]:  # the data and their fingerprint
     "Load the data. `ValueError` where they are not those of the run."
-    data = load_dataset(config.dataset, config.data_dir, download=config.download, image_size=config.image_size)
+    try:
+        data = load_dataset(config.dataset, config.data_dir, download=config.download, image_size=config.image_size)
+    except (ValueError, FileNotFoundError) as error:
+        if not run: raise
+        raise type(error)(f"{error} If the data of the run have moved, say with dataset= where they are.") from error
     mark = fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)
     if run and run["data"]["fingerprint"] != mark:
         there = run["data"]["fingerprint"]
@@ -241,7 +247,22 @@ def settle_recipe(
     "The recipe with nothing left open."
     config = resolve(config, data)
     check_posterior(config, data)
-    return config
+    threads = bo.run_dir and RunFolder(bo.run_dir).threads
+    return replace(config, threads=threads or fastest_threads(config, data, resolve_device(config.device)))
+
+# %% ../../nbs/bo/04_record.ipynb #08e09771
+def _check_start(
+    config: RunConfig,
+    cycle: int,  # of the run, at the labels of the search
+    path: Path,  # of the BO folder
+):
+    "`ValueError` for a search whose models cannot begin as that of the run. What is on record from before goes on."
+    if config.cold_start or cycle == 0 or (path / "bo.json").exists(): return
+    raise ValueError(
+        "The run was made with cold_start=False: its model went on from the weights of the cycle before, and those of "
+        "a search begin with new ones, so AL and BO would differ in more than their HPs. Make the run with "
+        "cold_start=True; or give its selected.csv as indices, with an out_dir and a recipe, for a search of its own."
+    )
 
 # %% ../../nbs/bo/04_record.ipynb #84ebd22d
 def prepare_bo(
@@ -254,7 +275,8 @@ def prepare_bo(
     if run:
         config = RunConfig(**upgraded(run["config"]))
     if config is None: raise ValueError("Indices without a run need a recipe: give run_dir, or a RunConfig.")
-    config = replace(config, device=bo.device, data_dir=bo.data_dir or config.data_dir)
+    place = dict(device=bo.device, data_dir=bo.data_dir or config.data_dir, dataset=bo.dataset or config.dataset)
+    config = replace(config, **place)
     data, mark = load_labeled_data(bo, config, run)
     indices, cycle, al_test = find_labels(bo, len(data.x_train))
     config = settle_recipe(bo, config, data)
@@ -268,12 +290,16 @@ def prepare_bo(
         al_test=al_test, notes=notes, recipe=asdict(config), fingerprint=mark, labels=fingerprint(indices),
         labels_per_class=torch.bincount(y, minlength=data.n_classes).tolist(),
     )
+    code = code_of(config)
+    if code:
+        record["code"] = code
     path = Path(bo.out_dir or Path(bo.run_dir) / f"bo{len(indices)}").resolve()
+    _check_start(config, cycle, path)
     return BOSetup(replace(bo, budget=len(indices), seed=seed), BOFolder(path), cv, data, indices, cycle, record)
 
 # %% ../../nbs/bo/04_record.ipynb #29406bb9
 BO_PLACE = (  # fields that do not define the result
-    *PLACE, "run_dir", "indices", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "ray_address",
+    *PLACE, "run_dir", "indices", "dataset", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "ray_address",
 )
 
 def defining(record: dict) -> dict[str, object]:  # of bo.json
@@ -281,7 +307,12 @@ def defining(record: dict) -> dict[str, object]:  # of bo.json
     config = {name: value for name, value in record["config"].items() if name not in BO_PLACE}
     task = {name: value for name, value in record["task"].items() if name not in ("recipe", "notes")}
     recipe = upgraded(record["task"]["recipe"])
-    return {**config, **task, **{f"recipe {name}": recipe[name] for name in recipe if name not in PLACE}}
+    names = [name for name in recipe if name not in (*PLACE, *SETTLED, "dataset")]  # its fingerprint says what it is
+    return {**config, **task, **{f"recipe {name}": recipe[name] for name in names}}
+
+def threads_of(record: dict) -> int:  # of bo.json
+    "The threads of a search: those of its recipe. The first versions had one for each core that Ray set aside."
+    return record["task"]["recipe"].get("threads") or max(1, int(record["config"]["cpus_per_trial"]))
 
 # %% ../../nbs/bo/04_record.ipynb #a793e252
 def begin_bo(setup: BOSetup):
@@ -291,11 +322,14 @@ def begin_bo(setup: BOSetup):
     record = folder.record or dict(**asked, state="running", starts=[])
     old = defining(record)
     new = defining(asked)
+    if "code" not in old:
+        new.pop("code", None)  # an earlier version did not look at it
+    setup.cv = replace(setup.cv, config=replace(setup.cv.config, threads=threads_of(record)))
     differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if differing:
         what = "; ".join(f"{name}: {old.get(name)!r} there, {new.get(name)!r} asked for" for name in differing)
         raise ValueError(f"{folder.path} holds another search ({what}). Choose another out_dir, or delete that folder.")
     if record["state"] != "complete":
         versions = {name: metadata.version(name) for name in ("ray", "optuna")}
-        record["starts"].append({**environment(), **versions})
+        record["starts"].append({**environment(), "threads": threads_of(record), **versions})
     write_json(folder.path / "bo.json", record)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMPOSSIBLE', 'RETRIES', 'search_naively', 'recorded_folds', 'run_trial', 'Racing', 'private_folder',
-           'environment_of_ray', 'own_cluster', 'other_cluster', 'engine', 'study_from_record',
+           'environment_of_ray', 'own_cluster', 'other_cluster', 'engine', 'study_from_record', 'cpus_of_trial',
            'EndRoundWhenTrialIsLost', 'n_ended', 'make_tuner', 'search_round', 'search', 'fit_and_test', 'best_trial',
            'images_of', 'test_last_model', 'finish', 'run_bo']
 
@@ -107,14 +107,13 @@ def run_trial(
     cv: CrossValidation,
     path: str,  # of the BO folder
     objective: str,
-    cpus: float,
 ):
     "All folds of one trial, reported to Ray Tune one by one."
     n_classes = cv.data.n_classes
     if recipe_of(cv.config, hps) is None:
         tune.report(dict(score=worst_score(objective, n_classes), fold=IMPOSSIBLE, outcome="null"))
         return
-    torch.set_num_threads(max(1, int(cpus)))
+    torch.set_num_threads(cv.config.threads)
     cv = replace(cv, data=cv.data.to(resolve_device(cv.config.device)))
     known = recorded_folds(path, hps)
     scores = []
@@ -331,6 +330,10 @@ def study_from_record(
     return storage
 
 # %% ../../nbs/bo/05_search.ipynb #a63e1f6f
+def cpus_of_trial(setup: BOSetup) -> float:
+    "Cores that Ray sets aside for a trial; no more than there are, for threads can share a core."
+    return setup.bo.cpus_per_trial or min(setup.cv.config.threads, ray.cluster_resources().get("CPU", 1))
+
 RETRIES = 4  # of a trial whose worker or node died
 
 class EndRoundWhenTrialIsLost(tune.Stopper):
@@ -358,10 +361,10 @@ def make_tuner(setup: BOSetup, racing: Racing) -> tune.Tuner:
         sampler=SeededSampler(bo.sampler, setup.cv.seed, parallel=bo.max_concurrent != 1),
     )
     trainable = tune.with_parameters(
-        run_trial, cv=setup.cv, path=str(setup.folder.path), objective=bo.objective, cpus=bo.cpus_per_trial,
+        run_trial, cv=setup.cv, path=str(setup.folder.path), objective=bo.objective,
     )
     return tune.Tuner(
-        tune.with_resources(trainable, dict(cpu=bo.cpus_per_trial, gpu=bo.gpus_per_trial)),
+        tune.with_resources(trainable, dict(cpu=cpus_of_trial(setup), gpu=bo.gpus_per_trial)),
         tune_config=tune.TuneConfig(
             search_alg=searcher, scheduler=racing, num_samples=bo.n_trials - n_ended(trials),
             max_concurrent_trials=bo.max_concurrent or None, reuse_actors=True,
@@ -409,10 +412,9 @@ def fit_and_test(
     config: RunConfig,  # recipe with the best hyperparameters
     seed: int,
     cycle: int,  # of the streams "weights" and "batches"
-    cpus: float = 1,
 ) -> dict[str, object]:  # test metrics as fractions, diverged, images, seconds
     "Train on all labels and evaluate on the test set, once."
-    torch.set_num_threads(max(1, int(cpus)))
+    torch.set_num_threads(config.threads or torch.get_num_threads())
     data = data.to(resolve_device(config.device))
     logits_N_C, log = fit_and_predict(config, data, indices, data.x_test, seed, cycle)
     test = {f"test_{name}": value for name, value in metrics(logits_N_C, data.y_test).items()}
@@ -443,8 +445,8 @@ def test_last_model(setup: BOSetup, hps: dict[str, object]) -> dict[str, object]
     "Train and test the last model, where the trials were trained."
     bo = setup.bo
     config = replace(setup.cv.config, **hps)
-    job = ray.remote(fit_and_test).options(num_cpus=bo.cpus_per_trial, num_gpus=bo.gpus_per_trial)
-    return ray.get(job.remote(setup.data, setup.indices, config, setup.cv.seed, setup.cycle, bo.cpus_per_trial))
+    job = ray.remote(fit_and_test).options(num_cpus=cpus_of_trial(setup), num_gpus=bo.gpus_per_trial)
+    return ray.get(job.remote(setup.data, setup.indices, config, setup.cv.seed, setup.cycle))
 
 def finish(setup: BOSetup):
     "Train and test the last model, and complete `bo.json` and `trials.csv`."

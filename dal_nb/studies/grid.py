@@ -107,10 +107,13 @@ def _make_experiment(study, stage, positions, names) -> Experiment:
     "The run, or the search, at one point of the grid."
     run = grid_number(positions[:len(study.grid)])
     parameters = _run_parameters(study, names)
-    folder = run_path(make_config(**parameters))
+    config = make_config(**parameters)
+    folder = run_path(config)
     if stage == "al": return Experiment("al", run, names, parameters, folder, run)
     budget = names["budget"]
     searched = {**study.bo, "run_dir": str(folder), "budget": budget}
+    if Path(config.dataset).suffix or "/" in config.dataset:  # data of one's own may have moved since the run
+        searched["dataset"] = config.dataset
     return Experiment("bo", grid_number(positions), names, searched, folder / f"bo{budget}", run)
 
 # %% ../../nbs/studies/00_grid.ipynb #6e48c22e
@@ -213,6 +216,9 @@ def _check_budgets(study, config: RunConfig):
         if budget not in reached:
             raise ValueError(f"The study {study.name!r}: its runs have no budget of {budget} labels; "
                              f"they have {', '.join(map(str, reached))}.")
+        if budget > config.n_init and not config.cold_start:
+            raise ValueError(f"The study {study.name!r}: searches need runs with cold_start=True, for their models begin "
+                             "with new weights. Leave bo_grid out, or set cold_start.")
 
 # %% ../../nbs/studies/00_grid.ipynb #b35b3e2e
 def repository_folders(

@@ -9,19 +9,34 @@ __all__ = ['is_done', 'run_here']
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 from ..bo.record import BO_PLACE, BOFolder, make_bo_config
 from ..config import differing, make_config
+from ..data import fingerprint, load_dataset
 from ..progress import Progress
-from ..record import InUse, RunFolder
+from ..record import InUse, RunFolder, may_grow
 from .grid import Experiment, Study
 
 # %% ../../nbs/studies/01_run_here.ipynb #d4e58474
 def _changed_run(experiment) -> dict[str, tuple]:
     "Settings in which a complete run differs from its study: name → (there, in the study)."
-    there = RunFolder(experiment.folder).record["config"]
-    found = differing(there, vars(make_config(**experiment.parameters)))
+    record = RunFolder(experiment.folder).record
+    config = make_config(**experiment.parameters)
+    found = differing(record["config"], vars(config))
+    if "dataset" in found and _mark(config.dataset, config.data_dir, config.image_size) == record["data"]["fingerprint"]:
+        found.pop("dataset")
     return {name: pair for name, pair in found.items() if pair[1] != "auto"}  # auto: as the run has settled it
+
+# %% ../../nbs/studies/01_run_here.ipynb #5227e50e
+@cache
+def _mark(dataset: str, data_dir: str, image_size: int) -> str:
+    "The fingerprint of a data set, which is loaded once for a whole study; empty where it is not there."
+    try:
+        data = load_dataset(dataset, data_dir, download=False, image_size=image_size)
+    except (ValueError, OSError):
+        return ""
+    return fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)
 
 # %% ../../nbs/studies/01_run_here.ipynb #8987c108
 def _changed_search(experiment) -> dict[str, tuple]:
@@ -45,6 +60,8 @@ def is_done(
     if not folder.is_complete: return False
     changed = _changed_run(experiment) if is_run else _changed_search(experiment)
     if not changed: return True
+    if is_run and list(changed) == ["budget"] and may_grow(make_config(**experiment.parameters), changed["budget"][0]):
+        return False
     what = "; ".join(f"{name}: {old!r} there, {new!r} in the study" for name, (old, new) in changed.items())
     raise ValueError(f"{experiment.folder} holds another {'run' if is_run else 'search'} ({what}). "
                      "Choose another root, or delete that folder.")
