@@ -193,6 +193,9 @@ def lock(self: RunFolder) -> Iterator[RunFolder]:
             left.unlink(missing_ok=True)
         write_json(owner, dict(pid=os.getpid(), host=socket.gethostname(), since=time.strftime("%Y-%m-%d %H:%M:%S")))
         yield self
+    except KeyboardInterrupt:  # without the pages of where it was
+        words = f"Stopped. What is finished is on disk; the same command goes on in {self.path}."
+        raise KeyboardInterrupt(words) from None
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
