@@ -97,7 +97,8 @@ def _modules_beside(module: ModuleType) -> list[ModuleType]:  # sorted by name
         here = todo.pop()
         found[here.__name__] = here
         for value in list(vars(here).values()):
-            other = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+            name = getattr(value, "__module__", None) or ""
+            other = value if isinstance(value, ModuleType) else sys.modules.get(name)
             if other and other.__name__ not in found and _is_beside(other, module, root):
                 todo.append(other)
     return [found[name] for name in sorted(found)]

@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from dal_nb.bo.record import BOConfig, BOFolder, prepare_bo
+from dal_nb.bo.search import run_bo
 from dal_nb.config import RunConfig, run_path
 from dal_nb.data import load_dataset
 from dal_nb.loop import run_al
@@ -141,7 +142,7 @@ def test_twenty_kills_of_a_run(tmp_path):
 
 @slow
 def test_twenty_kills_of_a_search(tmp_path):
-    run = run_al(replace(SMALL, model="mlp", epochs=100, out_dir=str(tmp_path)), progress=False)
+    run = run_al(replace(SMALL, cold_start=True, epochs=100, out_dir=str(tmp_path)), progress=False)
     bo = BOConfig(run_dir=str(run.path), n_trials=5, n_folds=3, out_dir=str(tmp_path / "killed"))
     imports = "from dal_nb.bo.search import run_bo; from dal_nb.bo.record import BOConfig"
     code = imports + "; run_bo(BOConfig(**{!r}), progress=False)"
@@ -334,9 +335,7 @@ def test_checkpoint_with_code_runs_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["bo.json", "trials/0000.json"])
 def test_damaged_search_is_seen(name, tmp_path):
-    from dal_nb.bo.search import run_bo
-
-    run = run_al(replace(SMALL, out_dir=str(tmp_path)), progress=False)
+    run = run_al(replace(SMALL, cold_start=True, out_dir=str(tmp_path)), progress=False)
     bo = BOConfig(run_dir=str(run.path), n_trials=2, n_folds=2)
     folder = run_bo(bo, progress=False)
     whole = (folder.path / name).read_bytes()
@@ -350,9 +349,7 @@ def test_damaged_search_is_seen(name, tmp_path):
 @root_only
 def test_full_disk_of_a_search(tmp_path):
     "On a disk of 300 kB. (A run on a full disk is in test_run_notebook.py.)"
-    from dal_nb.bo.search import run_bo
-
-    run = run_al(replace(SMALL, out_dir=str(tmp_path)), progress=False)
+    run = run_al(replace(SMALL, cold_start=True, out_dir=str(tmp_path)), progress=False)
     with mounted(tmp_path / "disk", "size=300k") as disk:
         bo = BOConfig(run_dir=str(run.path), n_trials=6, n_folds=3, out_dir=str(disk / "bo"))
         (disk / "ballast").write_bytes(b"0" * 250_000)
@@ -468,3 +465,22 @@ def test_data_that_vanishes(data, tmp_path):
         run_al(config, progress=False)
     (tmp_path / "elsewhere.npz").rename(data)
     assert_same(run_al(config, progress=False), alone)
+
+
+def test_other_threads(tmp_path):
+    "The number of threads of the first start is kept, by later starts and by searches."
+    small = replace(SMALL, model="resnet18", width=8, epochs=2, budget=40, threads=2, cold_start=True)
+    whole = run_al(replace(small, out_dir=tmp_path / "whole"), progress=False)
+    one = run_al(replace(small, threads=1, out_dir=tmp_path / "one"), progress=False)
+    assert not whole.cycles.test_nll.equals(one.cycles.test_nll)  # so it does matter
+    begun = run_part(replace(small, out_dir=tmp_path / "begun"), cycles=1)
+    later = replace(small, threads=0, out_dir=str(tmp_path / "begun"))
+    imports = "from dal_nb.config import RunConfig; from dal_nb.loop import run_al"
+    code = f"{imports}; run_al(RunConfig(**{asdict(later)!r}))"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    assert_same(begun, whole)
+    scores = []
+    for cpus in (1, 2):
+        bo = BOConfig(str(whole.path), out_dir=str(tmp_path / f"bo{cpus}"), n_trials=1, n_folds=2, cpus_per_trial=cpus)
+        scores.append([fold["nll"] for fold in run_bo(bo, progress=False).trials[0]["folds"]])
+    assert scores[0] == scores[1]

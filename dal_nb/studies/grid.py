@@ -217,8 +217,8 @@ def _check_budgets(study, config: RunConfig):
             raise ValueError(f"The study {study.name!r}: its runs have no budget of {budget} labels; "
                              f"they have {', '.join(map(str, reached))}.")
         if budget > config.n_init and not config.cold_start:
-            raise ValueError(f"The study {study.name!r}: searches need runs with cold_start=True, for their models begin "
-                             "with new weights. Leave bo_grid out, or set cold_start.")
+            raise ValueError(f"The study {study.name!r}: searches need runs with cold_start=True, for their models "
+                             "begin with new weights. Leave bo_grid out, or set cold_start.")
 
 # %% ../../nbs/studies/00_grid.ipynb #b35b3e2e
 def repository_folders(

@@ -24,8 +24,10 @@ def _changed_run(experiment) -> dict[str, tuple]:
     record = RunFolder(experiment.folder).record
     config = make_config(**experiment.parameters)
     found = differing(record["config"], vars(config))
-    if "dataset" in found and _mark(config.dataset, config.data_dir, config.image_size) == record["data"]["fingerprint"]:
-        found.pop("dataset")
+    if "dataset" in found:
+        mark = _mark(config.dataset, config.data_dir, config.image_size)
+        if mark == record["data"]["fingerprint"]:
+            found.pop("dataset")
     return {name: pair for name, pair in found.items() if pair[1] != "auto"}  # auto: as the run has settled it
 
 # %% ../../nbs/studies/01_run_here.ipynb #5227e50e
