@@ -30,7 +30,7 @@ from dal_nb.bo.folds import (
 )
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
-from ..config import CHOICES, PLACE, SCHEMA, SETTLED, RunConfig, _coerce, upgraded
+from ..config import CHOICES, PLACE, SCHEMA, _SETTLED, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
 from ..environment import environment, resolve_device
 from ..files import write_csv, write_json
@@ -307,7 +307,7 @@ def defining(record: dict) -> dict[str, object]:  # of bo.json
     config = {name: value for name, value in record["config"].items() if name not in BO_PLACE}
     task = {name: value for name, value in record["task"].items() if name not in ("recipe", "notes")}
     recipe = upgraded(record["task"]["recipe"])
-    names = [name for name in recipe if name not in (*PLACE, *SETTLED, "dataset")]  # its fingerprint says what it is
+    names = [name for name in recipe if name not in (*PLACE, *_SETTLED, "dataset")]  # its fingerprint says what it is
     return {**config, **task, **{f"recipe {name}": recipe[name] for name in names}}
 
 def threads_of(record: dict) -> int:  # of bo.json
