@@ -30,7 +30,7 @@ from dal_nb.bo.folds import (
 )
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
-from ..config import CHOICES, PLACE, SCHEMA, _SETTLED, RunConfig, _coerce, upgraded
+from ..config import _SETTLED, CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
 from ..environment import environment, resolve_device
 from ..files import write_csv, write_json
