@@ -22,6 +22,7 @@ class RunConfig:
     data_dir: str = "data"  # where named data sets lie
     download: bool = True  # may torchvision download a named data set that is missing?
     image_size: int = 32  # side in pixels that a folder of images is resized to
+    feature_scaling: str = "auto"  # one, per_dimension, l2: how features are normalised; auto: one scale for all
     embedding: str = ""  # .npz file with a fixed vector for each training example; empty: the network's features
     model: str = "auto"  # resnet18, mlp, linear, "package.module:function"; auto: resnet18 from 16 pixels on, else mlp
     width: int = 16  # channels of the first stage; features have 8 * width dimensions
@@ -88,6 +89,7 @@ def _coerce(name, kind, value):
 # %% ../nbs/01_config.ipynb #120025e5
 CHOICES = dict(
     augment=("auto", "none", "crop", "crop_flip"),
+    feature_scaling=("auto", "one", "per_dimension", "l2"),
     posterior=("auto", "none", "mc_dropout", "ensemble", "laplace"),
     init=("random", "balanced"),
     precision=("fp32", "bf16"),
@@ -190,7 +192,7 @@ SCHEMA = 2  # of config.json and bo.json
 ADDED_FIELDS = dict(  # field → what it was before it could be chosen
     embedding="", dropout=0.0, optimizer="sgd", schedule="cosine", label_smoothing=0.0,
     posterior="none", posterior_samples=10, members=5, tracker="none",
-    threads=0,
+    threads=0, feature_scaling="per_dimension",
 )
 RENAMED = {}  # old name of a field → its name today
 

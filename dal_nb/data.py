@@ -37,6 +37,7 @@ class Dataset:
     y_val: torch.Tensor | None = None
     mean: tuple[float, ...] = ()  # per channel (on the scale 0 … 1) or per dimension; empty: computed from x_train
     std: tuple[float, ...] = ()
+    unit_length: bool = False  # are features divided by their length, before anything else?
     augment: str = "crop"  # what suits it: none, crop, crop_flip
     files: tuple[str, ...] | None = None  # of the training part, below the data set's folder; None: it came as arrays
 

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
+from ..augment import scaled
 from dal_nb.bo.folds import (
     OBJECTIVES,
     CrossValidation,
@@ -37,7 +38,7 @@ from ..files import write_csv, write_json
 from ..lookup import unknown_name
 from ..posterior import check_posterior
 from ..record import RunFolder
-from ..setup import code_of, fastest_threads, resolve
+from ..setup import as_begun, code_of, fastest_threads, resolve
 from ..tracking import check_tracker
 
 # %% ../../nbs/bo/04_record.ipynb #47f914df
@@ -279,7 +280,10 @@ def prepare_bo(
     config = replace(config, **place)
     data, mark = load_labeled_data(bo, config, run)
     indices, cycle, al_test = find_labels(bo, len(data.x_train))
-    config = settle_recipe(bo, config, data)
+    path = Path(bo.out_dir or Path(bo.run_dir) / f"bo{len(indices)}").resolve()
+    begun = BOFolder(path).record or {}
+    config = settle_recipe(bo, as_begun(config, begun.get("task", {}).get("recipe")), data)
+    data = scaled(data, config.feature_scaling)
     own = own_hps(bo.space, config)
     seed = config.seed if bo.seed < 0 else bo.seed
     y = data.y_train[indices]
@@ -293,7 +297,6 @@ def prepare_bo(
     code = code_of(config)
     if code:
         record["code"] = code
-    path = Path(bo.out_dir or Path(bo.run_dir) / f"bo{len(indices)}").resolve()
     _check_start(config, cycle, path)
     return BOSetup(replace(bo, budget=len(indices), seed=seed), BOFolder(path), cv, data, indices, cycle, record)
 
