@@ -8,6 +8,7 @@ __all__ = ['BO_PRESETS', 'BO_PLACE', 'BOConfig', 'make_bo_config', 'BOFolder', '
 
 # %% ../../nbs/bo/04_record.ipynb #547c2d3d
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -29,9 +30,9 @@ from dal_nb.bo.folds import (
 )
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
-from ..config import CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
+from ..config import CHOICES, PLACE, SCHEMA, SEED_LIMIT, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
-from ..environment import environment
+from ..environment import environment, resolve_device
 from ..files import write_csv, write_json
 from ..lookup import unknown_name
 from ..posterior import check_posterior
@@ -80,11 +81,14 @@ def _check_bo(c):
         (not c.indices or c.out_dir, "indices need an out_dir of their own"),
         (c.n_trials >= 1, f"n_trials must be at least 1, got {c.n_trials}"),
         (c.n_folds >= 2, f"n_folds must be at least 2, got {c.n_folds}"),
-        (c.cpus_per_trial > 0, f"cpus_per_trial must be above 0, got {c.cpus_per_trial}"),
-        (c.gpus_per_trial >= 0, f"gpus_per_trial must be 0 or more, got {c.gpus_per_trial}"),
+        (0 < c.cpus_per_trial < math.inf, f"cpus_per_trial must be above 0, and finite, got {c.cpus_per_trial}"),
+        (0 <= c.gpus_per_trial < math.inf, f"gpus_per_trial must be 0 or more, and finite, got {c.gpus_per_trial}"),
+        (c.gpus_per_trial <= 1 or c.gpus_per_trial % 1 == 0,
+         f"gpus_per_trial must be a fraction below 1 or a whole number, got {c.gpus_per_trial}"),
         (c.seed >= -1, f"seed must be 0 or more, or -1 for the run's, got {c.seed}"),
+        (c.seed <= SEED_LIMIT, f"seed must be at most {SEED_LIMIT}, got {c.seed}"),
         (min(c.budget, c.max_concurrent) >= 0, "budget and max_concurrent must be 0 or more"),
-        (isinstance(c.space, dict), f"space must be a dict, got {c.space!r}"),
+        (isinstance(c.space, dict), f"space must be a dict as in {json.dumps(SPACE)}, got {c.space!r}"),
     ]
     for fits, message in rules:
         if not fits: raise ValueError(message + ".")
@@ -200,7 +204,9 @@ def recorded_run(bo: BOConfig) -> dict | None:
     if not bo.run_dir: return None
     run = RunFolder(bo.run_dir)
     record = run.record
-    if not record: raise ValueError(f"{run.path.resolve()} holds no active-learning run (no config.json).")
+    if not record:
+        raise ValueError(f"{run.path.resolve()} holds no active-learning run (no config.json); "
+                         "run_dir must be the folder of one.")
     return record
 
 def load_labeled_data(
@@ -237,10 +243,17 @@ def settle_recipe(
     bo: BOConfig,
     config: RunConfig,  # of the run, or as given
     data: Dataset,
+    n_labels: int | None = None,  # the least that a fold trains on
 ) -> RunConfig:
-    "The recipe with nothing left open."
+    "The recipe with nothing left open. `ValueError` where it, or a choice of the space, does not suit the data."
     config = resolve(config, data)
-    check_posterior(config, data)
+    check_posterior(config, data, n_labels)
+    for name in ("model", "dropout", "augment", "batch_size"):  # of which RunConfig alone cannot tell
+        _, *values = bo.space.get(name) or [""]
+        for value in values:
+            if (name, value) == ("model", "auto"):
+                raise ValueError(f"The space of model cannot have the choice 'auto'; name {config.model} instead.")
+            check_posterior(resolve(replace(config, **{name: value}), data), data, n_labels)
     return config
 
 # %% ../../nbs/bo/04_record.ipynb #84ebd22d
@@ -254,14 +267,16 @@ def prepare_bo(
     if run:
         config = RunConfig(**upgraded(run["config"]))
     if config is None: raise ValueError("Indices without a run need a recipe: give run_dir, or a RunConfig.")
+    if not bo.ray_address:
+        resolve_device(bo.device)  # another cluster may have what is not here
     config = replace(config, device=bo.device, data_dir=bo.data_dir or config.data_dir)
     data, mark = load_labeled_data(bo, config, run)
     indices, cycle, al_test = find_labels(bo, len(data.x_train))
-    config = settle_recipe(bo, config, data)
-    own = own_hps(bo.space, config)
-    seed = config.seed if bo.seed < 0 else bo.seed
     y = data.y_train[indices]
     n_folds, notes = possible_folds(y, bo.n_folds)
+    own = own_hps(bo.space, resolve(config, data))
+    config = settle_recipe(bo, config, data, len(y) - math.ceil(len(y) / n_folds))
+    seed = config.seed if bo.seed < 0 else bo.seed
     cv = CrossValidation(labeled_part(data, indices), config, make_folds(y, n_folds, seed), seed)
     record = dict(
         n_labels=len(indices), n_folds=n_folds, n_classes=data.n_classes, cycle=cycle, seed=seed, own=own,
