@@ -126,10 +126,26 @@ def _check(c):
 
 def _check_path(c):
     "Refuse what would make a name that no folder can have."
-    for name, part in zip(("dataset", "model", "strategy"), run_path(c).parts[-5:]):
+    for name, part in zip(("dataset", "model", "strategy"), _folders(c)):
         size = len(os.fsencode(part))
         if size > _LONGEST:
-            raise ValueError(f"{name} gives its folder a name of {size} bytes; at most {_LONGEST} are possible: shorten it.")
+            raise ValueError(f"{name} gives its folder a name of {size} bytes; at most {_LONGEST} are possible: "
+                             "shorten it.")
+
+# %% ../nbs/01_config.ipynb #f23a8691
+def _folders(config) -> list[str]:
+    "The names of a run's folders below `out_dir`."
+    dataset = Path(config.dataset)
+    name, options = parse_call("strategy", config.strategy)
+    strategy = "-".join([name, *(f"{option}={value}" for option, value in options.items())])
+    parts = [
+        dataset.stem if dataset.suffix else dataset.name,
+        f"{config.model}-w{config.width}",
+        strategy,
+        f"lr{config.lr:g}-wd{config.weight_decay:g}",
+        f"seed{config.seed}",
+    ]
+    return [part.replace(":", ".").replace("/", ".") for part in parts]
 
 # %% ../nbs/01_config.ipynb #5c3084a5
 def _check_together(c):
@@ -193,17 +209,7 @@ def run_path(
     config: RunConfig,  # of the run, its model already resolved (not "auto")
 ) -> Path:
     "`out_dir/dataset/model-width/strategy/lr-wd/seed`."
-    dataset = Path(config.dataset)
-    name, options = parse_call("strategy", config.strategy)
-    strategy = "-".join([name, *(f"{option}={value}" for option, value in options.items())])
-    parts = [
-        dataset.stem if dataset.suffix else dataset.name,
-        f"{config.model}-w{config.width}",
-        strategy,
-        f"lr{config.lr:g}-wd{config.weight_decay:g}",
-        f"seed{config.seed}",
-    ]
-    return Path(config.out_dir, *(part.replace(":", ".").replace("/", ".") for part in parts))
+    return Path(config.out_dir, *_folders(config))
 
 # %% ../nbs/01_config.ipynb #2bdc071e
 SCHEMA = 2  # of config.json and bo.json

@@ -42,7 +42,8 @@ def import_object(
     if not hasattr(found, attribute):
         there = [other for other in vars(found) if not other.startswith("_")]
         near = difflib.get_close_matches(attribute, there, n=3, cutoff=0.5) or there[:8]
-        raise ValueError(f"The module {module!r} of the {kind} {name!r} has no {attribute!r}. It has {', '.join(near)}.")
+        what = f"The module {module!r} of the {kind} {name!r} has no {attribute!r}"
+        raise ValueError(f"{what}. It has {', '.join(near)}.")
     return getattr(found, attribute)
 
 # %% ../nbs/00_lookup.ipynb #650a51e6

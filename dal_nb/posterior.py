@@ -310,7 +310,8 @@ def check_posterior(
     if is_own or ":" in config.optimizer:
         try_step(untrained(), data, config)
     few = torch.arange(min(8, len(data.y_train)))
-    posterior = make_posterior([model], data, config, few, generator(0, "posterior"))
+    models = [model] * n_networks(config)
+    posterior = make_posterior(models, data, config, few, generator(0, "posterior"))
     if is_own and not all(x.isfinite().all() for x in posterior.outputs(data.x_train[few.to(data.y_train.device)])):
         raise ValueError(f"The model {config.model!r} has NaN or infinite outputs before any training. Its logits and "
                          "features must be finite.")

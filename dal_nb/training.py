@@ -201,8 +201,9 @@ def try_step(
             with context:
                 out = model(x)
         except Exception as error:
-            raise ValueError(f"The model {config.model!r} fails on {len(x)} examples in training mode "
-                             f"({type(error).__name__}: {error}). Its forward must return (logits, features).") from error
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"The model {config.model!r} fails on {len(x)} examples in training mode ({what}). "
+                             "Its forward must return (logits, features).") from error
         check_pair(config.model, out, len(x), data.n_classes, " in training mode")
         if not out[0].requires_grad:
             raise ValueError(f"The logits of the model {config.model!r} have no gradient. Let its forward make them of "

@@ -88,7 +88,7 @@ def _check_bo(c):
         (c.seed >= -1, f"seed must be 0 or more, or -1 for the run's, got {c.seed}"),
         (c.seed <= SEED_LIMIT, f"seed must be at most {SEED_LIMIT}, got {c.seed}"),
         (min(c.budget, c.max_concurrent) >= 0, "budget and max_concurrent must be 0 or more"),
-        (isinstance(c.space, dict), f"space must be a dict as in {json.dumps(SPACE)}, got {c.space!r}"),
+        (isinstance(c.space, dict), f"space must be a dict of ranges as in {json.dumps(SPACE)}, got {c.space!r}"),
     ]
     for fits, message in rules:
         if not fits: raise ValueError(message + ".")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['IMPOSSIBLE', 'RETRIES', 'search_naively', 'recorded_folds', 'run_trial', 'Racing', 'private_folder',
            'environment_of_ray', 'own_cluster', 'other_cluster', 'engine', 'study_from_record',
-           'EndRoundWhenTrialIsLost', 'n_ended', 'make_tuner', 'search_round', 'search', 'last_line', 'fit_and_test',
-           'best_trial', 'images_of', 'test_last_model', 'finish', 'run_bo']
+           'EndRoundWhenTrialIsLost', 'n_ended', 'make_tuner', 'search_round', 'search', 'fit_and_test', 'best_trial',
+           'images_of', 'test_last_model', 'finish', 'run_bo']
 
 # %% ../../nbs/bo/05_search.ipynb #555e20da
 import json
@@ -400,9 +400,9 @@ def search(
                 raise KeyboardInterrupt(f"Stopped; the same command goes on in {folder.path}.")
     if errors:
         raise RuntimeError(f"A trial of {folder.path} failed again and again. The same command goes on where this one "
-                           f"stopped. The last error: {last_line(errors[-1])}\n{str(errors[-1])[-2000:]}")
+                           f"stopped. The last error: {_last_line(errors[-1])}\n{str(errors[-1])[-2000:]}")
 
-def last_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     "The line of an error of Ray's that says what has happened: the last one of the traceback in it."
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in reversed(lines) if line), type(error).__name__)
@@ -421,7 +421,8 @@ def fit_and_test(
     data = data.to(resolve_device(config.device))
     logits_N_C, log = fit_and_predict(config, data, indices, data.x_test, seed, cycle)
     test = {f"test_{name}": value for name, value in metrics(logits_N_C, data.y_test).items()}
-    return dict(test=test, diverged=log.diverged, images=log.images, seconds=log.seconds)
+    diverged = log.diverged or not np.isfinite(test["test_nll"])
+    return dict(test=test, diverged=diverged, images=log.images, seconds=log.seconds)
 
 # %% ../../nbs/bo/05_search.ipynb #15918c9c
 def best_trial(

@@ -56,10 +56,7 @@ def distribution(
     kind, *values = spec
     if kind not in ("log", "linear", "choice"): raise refusal
     values = [_as_field(config, name, value) for value in values]
-    if kind == "choice":
-        twice = [value for value in values if values.count(value) > 1]
-        if twice: raise ValueError(f"The range of {name} has {twice[0]!r} twice; name each choice once, got {spec!r}.")
-        return CategoricalDistribution(values)
+    if kind == "choice": return CategoricalDistribution(values)
     if len(values) != 2 or any(isinstance(value, (str, bool)) for value in values): raise refusal
     if values[0] > values[1]: raise ValueError(f"The range of {name} must go from low to high, got {spec!r}.")
     if kind == "log" and values[0] <= 0:

@@ -74,7 +74,8 @@ def _check_need(
     "`ValueError` for an entry whose fields cannot be told from others"
     fields = NEEDS[name].fields
     if not fields or isinstance(fields, str):
-        raise ValueError(f"the need {name!r} must have a tuple of at least one field, as in ('{name}_N',), not {fields!r}")
+        raise ValueError(f"the need {name!r} must have a tuple of at least one field, as in ('{name}_N',), "
+                         f"not {fields!r}")
     of_others = [field for other, need in NEEDS.items() if other != name for field in need.fields]
     for field in fields:
         if not field.isidentifier() or field.startswith("_") or field in _RESERVED:
