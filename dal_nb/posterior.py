@@ -26,7 +26,7 @@ from .lookup import unknown_name
 from .models import build_model, last_layer
 from .predict import predict
 from .seeds import generator, seed_for
-from .training import FitLog, check_batches, fit, try_step
+from .training import FitLog, _check_batches, fit, try_step
 
 # %% ../nbs/13_posterior.ipynb #0ea663ae
 @dataclass(frozen=True)
@@ -305,7 +305,7 @@ def check_posterior(
         return model.to(data.y_train.device)
 
     model = untrained()
-    check_batches(model, min(config.batch_size, n_labels or config.batch_size))
+    _check_batches(model, min(config.batch_size, n_labels or config.batch_size))
     is_own = ":" in config.model
     if is_own or ":" in config.optimizer:
         try_step(untrained(), data, config)

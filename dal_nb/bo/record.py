@@ -30,7 +30,7 @@ from dal_nb.bo.folds import (
 )
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
-from ..config import CHOICES, PLACE, SCHEMA, SEED_LIMIT, RunConfig, _coerce, upgraded
+from ..config import _SEED_LIMIT, CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
 from ..environment import environment, resolve_device
 from ..files import write_csv, write_json
@@ -86,7 +86,7 @@ def _check_bo(c):
         (c.gpus_per_trial <= 1 or c.gpus_per_trial % 1 == 0,
          f"gpus_per_trial must be a fraction below 1 or a whole number, got {c.gpus_per_trial}"),
         (c.seed >= -1, f"seed must be 0 or more, or -1 for the run's, got {c.seed}"),
-        (c.seed <= SEED_LIMIT, f"seed must be at most {SEED_LIMIT}, got {c.seed}"),
+        (c.seed <= _SEED_LIMIT, f"seed must be at most {_SEED_LIMIT}, got {c.seed}"),
         (min(c.budget, c.max_concurrent) >= 0, "budget and max_concurrent must be 0 or more"),
         (isinstance(c.space, dict), f"space must be a dict of ranges as in {json.dumps(SPACE)}, got {c.space!r}"),
     ]
