@@ -7,6 +7,8 @@ __all__ = ['CHOICES', 'PRESETS', 'HPS', 'SCHEMA', 'ADDED_FIELDS', 'RENAMED', 'PL
            'notebook_parameters', 'run_path', 'upgraded', 'differing']
 
 # %% ../nbs/01_config.ipynb #21e0ecf9
+import operator
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -74,16 +76,25 @@ def _coerce(name, kind, value):
     refusal = ValueError(f"{name} must be {_KINDS[kind]}, got {value!r}.")
     if kind is str:
         if not isinstance(value, (str, Path)): raise refusal
+        if not str(value).isprintable(): raise ValueError(f"{name} must be one line of printable signs, got {value!r}.")
         return str(value)
     if kind is bool:
         found = _WORDS.get(value.lower()) if isinstance(value, str) else value
         if found not in (True, False): raise refusal
         return bool(found)
+    if isinstance(value, bool): raise refusal
+    if kind is int:
+        try:
+            return operator.index(int(value) if isinstance(value, str) else value)
+        except (TypeError, ValueError):
+            pass  # a float, or the text of one
     try:
-        exact = not isinstance(value, bool) and kind(value) == float(value)
+        exact = kind(value) == float(value)
     except (TypeError, ValueError, OverflowError):
         exact = False
     if not exact: raise refusal
+    if kind is int and abs(value) > 2**53:
+        raise ValueError(f"{name} must be exact: a float above 2**53 has lost digits; give an int, got {value!r}.")
     return kind(value)
 
 # %% ../nbs/01_config.ipynb #120025e5
@@ -97,6 +108,8 @@ CHOICES = dict(
 )
 _AT_LEAST_1 = ("width", "epochs", "batch_size", "n_init", "acq_size", "image_size", "posterior_samples", "members")
 _AT_LEAST_0 = ("weight_decay", "warmup_epochs", "subset_size", "seed", "threads")
+_LONGEST = 255  # bytes that the name of a folder may have
+_SEED_LIMIT = 2**63 - 1  # what tables hold exactly
 _BELOW_1 = ("val_fraction", "momentum", "dropout", "label_smoothing")
 
 def _check(c):
@@ -110,7 +123,32 @@ def _check(c):
         if not 0 <= getattr(c, name) < 1: raise ValueError(f"{name} must lie in [0, 1), got {getattr(c, name)}.")
     for name, valid in CHOICES.items():
         if getattr(c, name) not in valid: raise unknown_name(name, getattr(c, name), valid)
+    if c.seed > _SEED_LIMIT: raise ValueError(f"seed must be at most {_SEED_LIMIT}, got {c.seed}.")
     _check_together(c)
+    _check_path(c)
+
+def _check_path(c):
+    "Refuse what would make a name that no folder can have."
+    for name, part in zip(("dataset", "model", "strategy"), _folders(c)):
+        size = len(os.fsencode(part))
+        if size > _LONGEST:
+            raise ValueError(f"{name} gives its folder a name of {size} bytes; at most {_LONGEST} are possible: "
+                             "shorten it.")
+
+# %% ../nbs/01_config.ipynb #f23a8691
+def _folders(config) -> list[str]:
+    "The names of a run's folders below `out_dir`."
+    dataset = Path(config.dataset)
+    name, options = parse_call("strategy", config.strategy)
+    strategy = "-".join([name, *(f"{option}={value}" for option, value in options.items())])
+    parts = [
+        dataset.stem if dataset.suffix else dataset.name,
+        f"{config.model}-w{config.width}",
+        strategy,
+        f"lr{config.lr:g}-wd{config.weight_decay:g}",
+        f"seed{config.seed}",
+    ]
+    return [part.replace(":", ".").replace("/", ".") for part in parts]
 
 # %% ../nbs/01_config.ipynb #5c3084a5
 def _check_together(c):
@@ -174,17 +212,7 @@ def run_path(
     config: RunConfig,  # of the run, its model already resolved (not "auto")
 ) -> Path:
     "`out_dir/dataset/model-width/strategy/lr-wd/seed`."
-    dataset = Path(config.dataset)
-    name, options = parse_call("strategy", config.strategy)
-    strategy = "-".join([name, *(f"{option}={value}" for option, value in options.items())])
-    parts = [
-        dataset.stem if dataset.suffix else dataset.name,
-        f"{config.model}-w{config.width}",
-        strategy,
-        f"lr{config.lr:g}-wd{config.weight_decay:g}",
-        f"seed{config.seed}",
-    ]
-    return Path(config.out_dir, *(part.replace(":", ".").replace("/", ".") for part in parts))
+    return Path(config.out_dir, *_folders(config))
 
 # %% ../nbs/01_config.ipynb #2bdc071e
 SCHEMA = 2  # of config.json and bo.json

@@ -82,7 +82,8 @@ def to(self: Dataset, device: torch.device | str) -> Dataset:
 def _as_examples(x, where) -> torch.Tensor:
     "Images N,H,W or N,H,W,C or N,C,H,W to `uint8` N,C,H,W; real vectors N,D to `float32`."
     x = np.asarray(x)
-    if x.ndim == 2 and np.issubdtype(x.dtype, np.number): return _as_vectors(x, where)
+    if 0 in x.shape[1:]: raise ValueError(f"{where} needs at least one pixel, or feature, an example; got {x.shape}.")
+    if x.ndim == 2 and x.dtype.kind in "iuf": return _as_vectors(x, where)
     if x.ndim not in (3, 4) or x.dtype != np.uint8:
         forms = "must be uint8 images N,H,W or N,H,W,C, or float features N,D"
         raise ValueError(f"{where} {forms}; got {x.dtype} {x.shape}.{_remedy(x)}")
@@ -97,13 +98,18 @@ def _as_examples(x, where) -> torch.Tensor:
 # %% ../nbs/06_data.ipynb #379a78e0
 def _as_vectors(x, where) -> torch.Tensor:
     "Real vectors N,D to `float32`."
-    vectors = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    with np.errstate(over="ignore"):
+        vectors = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     bad = ~vectors.isfinite().all(1)
-    if bad.any(): raise ValueError(f"{where} has {bad.sum()} rows with NaN or infinite features.")
-    return vectors
+    if not bad.any(): return vectors
+    if np.isfinite(x).all():
+        raise ValueError(f"{where} has {bad.sum()} rows with features beyond 3e38, the limit of float32. Scale them.")
+    raise ValueError(f"{where} has {bad.sum()} rows with NaN or infinite features. "
+                     "Remove these examples, or fill the gaps with np.nan_to_num(x).")
 
 def _remedy(x) -> str:
     "What makes bytes of images that hold other numbers."
+    if x.ndim == 1: return " Make a column of one number an example with x.reshape(-1, 1)."
     if x.ndim not in (3, 4): return ""
     if x.dtype.kind == "f": return " Make bytes of fractions in 0 … 1 with (255 * x).round().astype('uint8')."
     if x.dtype == np.uint16: return " Make bytes of 16 bits with (x / 257).round().astype('uint8')."
@@ -116,19 +122,26 @@ def _as_labels(y, where, n) -> np.ndarray:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
-        what = f"got shape {y.shape} (multi-label sets are not supported)"
+        what = f"got shape {y.shape} (multi-label sets are not supported; of one-hot labels take y.argmax(1))"
         raise ValueError(f"{where} must be one label an example, {what}.")
-    if len(y) != n: raise ValueError(f"{where} has {len(y)} labels for {n} examples.")
-    if not len(y): raise ValueError(f"{where} is empty.")
-    if y.dtype.kind == "f":
-        odd = y[y != np.round(y)]
-        if len(odd): raise ValueError(f"{where} must be class labels, got fractions such as {odd[0]}.")
-        return y.astype(np.int64)
+    if len(y) != n: raise ValueError(f"{where} has {len(y)} labels for {n} examples; each needs one.")
+    if not len(y): raise ValueError(f"{where} is empty; at least one example is needed.")
     kinds = {type(label).__name__ for label in y} if y.dtype.kind == "O" else set()
     if len(kinds) > 1:
         mix = " and ".join(sorted(kinds))
         raise ValueError(f"{where} mixes {mix}; use whole numbers, or texts as in y.astype(str).")
-    return y
+    return _as_whole(y, where)
+
+def _as_whole(y, where) -> np.ndarray:
+    "Labels that are whole numbers or texts; whole numbers in the form of floats become such."
+    right = "whole numbers, or texts as in y.astype(str)"
+    if y.dtype.kind == "f":
+        odd = y[~(y == np.round(y)) | np.isinf(y)]
+        if len(odd): raise ValueError(f"{where} must be class labels, got numbers such as {odd[0]}; use {right}.")
+        return y.astype(np.int64)
+    if y.dtype.kind in "iubUS" or isinstance(y[0], (str, int, np.integer)): return y
+    kind = type(y[0]).__name__ if y.dtype.kind == "O" else y.dtype
+    raise ValueError(f"{where} must be class labels, got {kind}; use {right}.")
 
 # %% ../nbs/06_data.ipynb #d1abdf51
 def _classes(
@@ -165,12 +178,14 @@ def from_arrays(
         xs[part] = _as_examples(x, f"{name}: x_{part}")
         ys[part] = _as_labels(y, f"{name}: y_{part}", len(xs[part]))
     shapes = {part: tuple(x.shape[1:]) for part, x in xs.items()}
-    if len({*shapes.values()}) > 1: raise ValueError(f"{name}: the parts differ in shape: {shapes}.")
+    if len({*shapes.values()}) > 1:
+        raise ValueError(f"{name}: the parts differ in shape: {shapes}; their examples must have the same.")
     try:
         class_names, ys = _classes(ys, class_names)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    if len(class_names) < 2: raise ValueError(f"{name}: at least 2 classes are needed, got {list(class_names)}.")
+    if len(class_names) < 2:
+        raise ValueError(f"{name}: at least 2 classes are needed, got {', '.join(map(str, class_names))} alone.")
     tensors = {f"x_{part}": x for part, x in xs.items()}
     for part, y in ys.items():
         tensors[f"y_{part}"] = torch.from_numpy(y.astype(np.int64))
@@ -226,7 +241,10 @@ def _read_npz(path: Path) -> tuple[dict[str, tuple], list | None]:
             raise ValueError(f"needs {keys}, has {', '.join(file.files)}")
         there = [part for part in ("train", "val", "test") if complete(form, part)]
         parts = {part: tuple(_array(file, key.format(part)) for key in form) for part in there}
-        return parts, _array(file, "class_names").tolist() if "class_names" in file else None
+        names = _array(file, "class_names") if "class_names" in file else None
+        if names is not None and names.ndim != 1:
+            raise ValueError(f"class_names must be a list, one name for each class, got shape {names.shape}")
+        return parts, None if names is None else names.tolist()
 
 # %% ../nbs/06_data.ipynb #5474e7ed
 def _array(file, key) -> np.ndarray:
@@ -249,7 +267,9 @@ def load_folder(
     classes = list(found["train"])
     for part, files in found.items():
         odd = sorted(set(files) ^ set(classes))
-        if odd: raise ValueError(f"{path}: {part} and train differ in their classes: {', '.join(odd)}.")
+        if odd:
+            what = f"{part} and train differ in their classes: {', '.join(odd)}"
+            raise ValueError(f"{path}: {what}. Each part needs a folder with images for the same classes.")
     paths = {part: list(chain(*files.values())) for part, files in found.items()}
     images = read_images(list(chain(*paths.values())), image_size)
     parts = {}
@@ -365,13 +385,14 @@ def load_dataset(
     "A data set by name or path. `ValueError` with the nearest names; `FileNotFoundError` that says what to put where."
     path = Path(dataset).expanduser()
     if dataset in NAMED: return _load_named(dataset, Path(data_dir), download)
-    if path.suffix == ".npz":
-        if not path.exists(): raise FileNotFoundError(f"There is no file {path.resolve()}.")
-        return load_npz(path, **NAMED.get(path.stem, {}))
     if path.is_dir(): return load_folder(path, image_size)
-    if len(path.parts) > 1: raise FileNotFoundError(f"There is no folder {path.resolve()}.")
-    error = unknown_name("data set", dataset, NAMED)
-    raise ValueError(f"{error} Or the path of an .npz file or of a folder with train/<class>/ and test/<class>/.")
+    forms = "the path of an .npz file or of a folder with train/<class>/ and test/<class>/"
+    if path.suffix == ".npz":
+        if not path.exists(): raise FileNotFoundError(f"There is no file {path.resolve()}; dataset may be {forms}.")
+        return load_npz(path, **NAMED.get(path.stem, {}))
+    if path.exists(): raise ValueError(f"{path} is no data set; dataset may be {forms}.")
+    if len(path.parts) > 1: raise FileNotFoundError(f"There is no folder {path.resolve()}; dataset may be {forms}.")
+    raise ValueError(f"{unknown_name('data set', dataset, NAMED)} Or {forms}.")
 
 # %% ../nbs/06_data.ipynb #a6761a47
 def fingerprint(

@@ -31,7 +31,7 @@ def resolve_device(
         name = _fastest()
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).splitlines()[0]
         raise ValueError(f"device={name!r} cannot be used here: {why} Use 'auto' or 'cpu'.") from error

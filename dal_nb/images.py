@@ -84,8 +84,10 @@ def _opened(path: str) -> Iterator["Image.Image"]:
     try:
         with Image.open(path) as image:
             yield image
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"Cannot read the image {path}: {error}.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # each format has errors of its own
+        raise ValueError(f"Cannot read the image {path}: {error}. Save it anew, or remove it.") from error
 
 # %% ../nbs/06_images.ipynb #e586e26f
 SCALES = {  # kind → (up to this number, scale)

@@ -8,6 +8,7 @@ __all__ = ['unknown_name', 'import_object', 'parse_call', 'format_call']
 # %% ../nbs/00_lookup.ipynb #8a40741b
 import ast
 import difflib
+import math
 from importlib import import_module
 
 # %% ../nbs/00_lookup.ipynb #553f6e33
@@ -33,32 +34,53 @@ def import_object(
     if not (module and attribute):
         raise ValueError(f"{unknown_name(kind, name, valid)} Or 'package.module:object' for one of your own.")
     try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, TypeError) as error:  # TypeError: a name that begins with a dot
-        raise ValueError(f"Cannot import the {kind} {name!r}: {error}.") from error
-    except AttributeError as error:
-        raise ValueError(f"The module {module!r} of the {kind} {name!r} has no {attribute!r}.") from error
+        found = import_module(module)
+    except Exception as error:  # whatever the module does when it is run
+        what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        where = "It is looked for in the folder of the start and in those of PYTHONPATH."
+        raise ValueError(f"Cannot import the {kind} {name!r}: {what}. {where}") from error
+    if not hasattr(found, attribute):
+        there = [other for other in vars(found) if not other.startswith("_")]
+        near = difflib.get_close_matches(attribute, there, n=3, cutoff=0.5) or there[:8]
+        what = f"The module {module!r} of the {kind} {name!r} has no {attribute!r}"
+        raise ValueError(f"{what}. It has {', '.join(near)}.")
+    return getattr(found, attribute)
 
 # %% ../nbs/00_lookup.ipynb #650a51e6
 def parse_call(
     kind: str,  # for the message
     text: str,  # "name" or "name(option=literal, …)"
 ) -> tuple[str, dict]:  # name, option → value
-    "A name and its options. `ValueError` for anything but keyword arguments with literal values."
+    "A name and its options. `ValueError` for anything but keyword arguments with literal values, each given once."
     name, bracket, rest = text.strip().partition("(")
     if not bracket: return name, {}
     refusal = ValueError(f"The options of the {kind} must be as in \"name(option=0.5, other='text')\", got {text!r}.")
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args: raise refusal
-        return name.strip(), {option.arg: ast.literal_eval(option.value) for option in sorted(call.keywords, key=_arg)}
-    except (SyntaxError, ValueError, TypeError):
+        options = {option.arg: ast.literal_eval(option.value) for option in sorted(call.keywords, key=_arg)}
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         raise refusal from None
+    if len(options) < len(call.keywords): raise ValueError(f"{refusal} Give each option once.")
+    for option, value in options.items():
+        _check_option(kind, option, value)
+    return name.strip(), options
 
 def _arg(keyword):
     "The name of an option; `TypeError` for `**options`."
     if keyword.arg is None: raise TypeError
     return keyword.arg
+
+def _check_option(kind, option, value):
+    "`ValueError` for numbers that are not finite, and for texts that no name of a folder can have."
+    if isinstance(value, (list, tuple, set)):
+        for part in value:
+            _check_option(kind, option, part)
+    where = f"The option {option} of the {kind}"
+    if isinstance(value, (float, complex)) and not math.isfinite(abs(value)):
+        raise ValueError(f"{where} must be finite, got {value!r}.")
+    if isinstance(value, (str, bytes)) and not str(value).isprintable():
+        raise ValueError(f"{where} must be one line of printable signs, got {value!r}.")
 
 # %% ../nbs/00_lookup.ipynb #b100e05f
 def format_call(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'BasicBlock', 'ResNet18', 'SoftmaxRegression', 'MLP', 'last_layer', 'get_builder', 'resolve_model',
-           'build_model']
+           'build_model', 'check_pair']
 
 # %% ../nbs/08_models.ipynb #461ef27d
 import inspect
@@ -129,7 +129,11 @@ def get_builder(
 ) -> Callable[..., nn.Module]:  # build(shape, n_classes, width) or build(shape, n_classes, width, dropout=0.0)
     "The builder of a network. `ValueError` for an unknown name, with the nearest."
     if name in MODELS: return MODELS[name]
-    return import_object("model", name, MODELS)
+    build = import_object("model", name, MODELS)
+    if not callable(build): raise ValueError(f"The model {name!r} must be {_CONTRACT}, got {build!r}.")
+    return build
+
+_CONTRACT = "a function build(shape, n_classes, width) that returns a torch.nn.Module"
 
 # %% ../nbs/08_models.ipynb #5025a570
 def resolve_model(
@@ -177,22 +181,54 @@ def build_model(
     rate = _dropout_arguments(name, build, dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(shape, n_classes, width, **rate)
+        model = _built(name, build, shape, n_classes, width, **rate)
     if name not in MODELS:
         _check_forward(name, model, shape, n_classes)
     return model.train()
 
+def _built(name, build, *sizes, **rate) -> nn.Module:
+    "What the builder makes. `ValueError` where it fails, or where that is no network that can be trained."
+    if name in MODELS: return build(*sizes, **rate)
+    try:
+        model = build(*sizes, **rate)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"The model {name!r} cannot be built ({what}). It must be {_CONTRACT}.") from error
+    if not isinstance(model, nn.Module): raise ValueError(f"The model {name!r} must be {_CONTRACT}, got {model!r}.")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError(f"The model {name!r} has no trainable parameter. Leave requires_grad of some of them True.")
+    return model
+
 # %% ../nbs/08_models.ipynb #90aef3ae
 def _check_forward(name, model, shape, n_classes):
     "Hold a user's network to the contract."
-    with torch.no_grad():
-        out = model.eval()(torch.zeros(2, *shape))
-    if isinstance(out, tuple) and len(out) == 2:
+    x = torch.zeros(2, *shape)
+    try:
+        with torch.no_grad():
+            out = model.eval()(x)
+    except Exception as error:
+        raise ValueError(f"The model {name!r} fails on inputs of shape {tuple(x.shape)} ({type(error).__name__}: "
+                         f"{error}). Its forward must return (logits, features).") from error
+    check_pair(name, out, len(x), n_classes)
+
+def check_pair(
+    name: str,  # of the model
+    out: object,  # what its forward has returned
+    n: int,  # examples
+    n_classes: int,
+    when: str = "",  # for the message
+):
+    "`ValueError` unless it is the pair of logits and features."
+    if isinstance(out, tuple) and len(out) == 2 and all(map(_is_real, out)):
         logits, features = out
-        if logits.shape == (2, n_classes) and features.ndim == 2 and len(features) == 2: return
-    if isinstance(out, (tuple, list)):
-        got = [tuple(part.shape) for part in out]
-    else:
-        got = tuple(getattr(out, "shape", ()))
-    raise ValueError(f"The model {name!r} must return (logits, features) of shapes (B, {n_classes}) and (B, D); "
-                     f"for 2 examples it returned {got}.")
+        if logits.shape == (n, n_classes) and features.ndim == 2 and len(features) == n: return
+    got = [_described(part) for part in out] if isinstance(out, (tuple, list)) else _described(out)
+    raise ValueError(f"The model {name!r} must return (logits, features) of shapes (B, {n_classes}) and (B, D), "
+                     f"floating point; for {n} examples{when} it returned {str(got)}.")
+
+def _is_real(x) -> bool: return isinstance(x, Tensor) and x.is_floating_point()
+
+def _described(x):
+    "The shape of a tensor, or the kind of anything else."
+    if not isinstance(x, Tensor): return type(x).__name__
+    return tuple(x.shape) if x.is_floating_point() else f"{tuple(x.shape)} {x.dtype}"

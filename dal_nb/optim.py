@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FUSED', 'OPTIMIZERS', 'SCHEDULES', 'sgd', 'adamw', 'progress', 'constant', 'cosine', 'step', 'one_cycle',
-           'build_optimizer', 'set_rate', 'learning_rate', 'check_recipe']
+           'build_optimizer', 'set_rate', 'learning_rate', 'check_recipe', 'try_optimizer']
 
 # %% ../nbs/09_optim.ipynb #93cafddf
 import inspect
@@ -158,13 +158,18 @@ def build_optimizer(
     params = list(params)
     try:
         optimizer = function(params, config, **options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer={config.optimizer!r} cannot be made: {error}.") from error
+    except Exception as error:
+        what = f"optimizer={config.optimizer!r} cannot be made: {_said(error)}"
+        raise ValueError(f"{what}. It must be a function f(params, config) and take these options.") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer={config.optimizer!r} must return a torch.optim.Optimizer, got {optimizer!r}.")
     for group in optimizer.param_groups:
         group["share"] = group["lr"] / config.lr
     return optimizer
+
+def _said(error: Exception) -> str:
+    "What an error says, with its kind unless that is clear."
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 # %% ../nbs/09_optim.ipynb #o0000015
 def set_rate(
@@ -185,8 +190,10 @@ def learning_rate(
     warm = config.warmup_epochs
     try:
         rate = function(max(epoch, warm), config, **options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"schedule={config.schedule!r} cannot be used: {error}.") from error
+    except Exception as error:
+        what = f"schedule={config.schedule!r} cannot be used: {_said(error)}"
+        if isinstance(error, ValueError): raise ValueError(f"{what}.") from error
+        raise ValueError(f"{what} in epoch {max(epoch, warm)}. It must return a rate for each epoch.") from error
     number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
     if not number or not 0 <= rate < math.inf:
         raise ValueError(f"schedule={config.schedule!r} must return a rate of 0 or more, a finite float; "
@@ -201,6 +208,13 @@ def check_recipe(
     for epoch in range(config.epochs):
         learning_rate(epoch, config)
     params = [torch.zeros(2, 2, requires_grad=True), torch.zeros(2, requires_grad=True)]
+    try_optimizer(params, config)
+
+def try_optimizer(
+    params: list[torch.Tensor],  # that may be changed
+    config: RunConfig,
+):
+    "One step from gradients of 0. `ValueError` where the optimizer cannot make one, with the remedy."
     for p in params:
         p.grad = torch.zeros_like(p)
     optimizer = build_optimizer(params, config)
@@ -208,3 +222,8 @@ def check_recipe(
         optimizer.step()
     except TypeError as error:
         raise ValueError(f"optimizer={config.optimizer!r} must make a step without a closure: {error}.") from error
+    except Exception as error:
+        shapes = [tuple(p.shape) for p in params[:6]]
+        what = f"optimizer={config.optimizer!r} cannot make a step: {_said(error)}"
+        raise ValueError(f"{what}. Its parameters have the shapes {str(shapes)[1:-1]} …; choose one that takes them, "
+                         "as sgd or adamw.") from error

@@ -26,7 +26,7 @@ from .lookup import unknown_name
 from .models import build_model, last_layer
 from .predict import predict
 from .seeds import generator, seed_for
-from .training import FitLog, fit
+from .training import FitLog, _check_batches, fit, try_step
 
 # %% ../nbs/13_posterior.ipynb #0ea663ae
 @dataclass(frozen=True)
@@ -297,11 +297,25 @@ def n_networks(config: RunConfig) -> int:
 def check_posterior(
     config: RunConfig,  # model and posterior settled
     data: Dataset,  # on any device
-):
-    "`ValueError`, with the remedy, for a model that cannot have the posterior."
-    model = build_model(config.model, data.shape, data.n_classes, config.width, 0, config.dropout)
-    model.to(data.y_train.device)
-    make_posterior([model], data, config, torch.arange(min(8, len(data.y_train))), generator(0, "posterior"))
+    n_labels: int | None = None,  # the least that a training will have
+) -> Posterior:  # of an untrained network, made with a few examples
+    "`ValueError`, with the remedy, for a model that cannot be trained by the recipe, or cannot have the posterior."
+    def untrained():
+        model = build_model(config.model, data.shape, data.n_classes, config.width, 0, config.dropout)
+        return model.to(data.y_train.device)
+
+    model = untrained()
+    _check_batches(model, min(config.batch_size, n_labels or config.batch_size))
+    is_own = ":" in config.model
+    if is_own or ":" in config.optimizer:
+        try_step(untrained(), data, config)
+    few = torch.arange(min(8, len(data.y_train)))
+    models = [model] * n_networks(config)
+    posterior = make_posterior(models, data, config, few, generator(0, "posterior"))
+    if is_own and not all(x.isfinite().all() for x in posterior.outputs(data.x_train[few.to(data.y_train.device)])):
+        raise ValueError(f"The model {config.model!r} has NaN or infinite outputs before any training. Its logits and "
+                         "features must be finite.")
+    return posterior
 
 # %% ../nbs/13_posterior.ipynb #0697fca3
 def fit_posterior(

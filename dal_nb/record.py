@@ -50,15 +50,17 @@ def _read(self: RunFolder, name: str, reader: Callable):
     try:
         return reader(path)
     except DAMAGE as error:
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}: {str(error)[:200]}). Restore it from a copy, or delete "
-            f"the folder {self.path} to start this run afresh."
-        ) from error
+        remedy = f"Restore it from a copy, or delete the folder {self.path} to start this run afresh."
+        if name.startswith("member"):
+            remedy = "Remove this file, and nothing else: the same command trains that network again."
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {str(error)[:200]}). {remedy}") from error
 
 # %% ../nbs/15_record.ipynb #ac72c6ed
 def _read_record(path) -> dict:
     "`config.json` as a dict, of this schema or an earlier one."
-    record = {"config": None, **json.loads(path.read_text())}
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in ("config", "data")):
+        raise ValueError("it does not say what was run, with its config and data")
     schema = record.get("schema", 1)
     if schema > SCHEMA:
         raise ValueError(f"schema {schema}, this version of dal_nb reads up to {SCHEMA}: use a newer version")
@@ -96,7 +98,8 @@ def cycles(self: RunFolder) -> pd.DataFrame:
     if frame is None: return pd.DataFrame(columns=list(CYCLE_COLUMNS))
     if list(frame.cycle) != list(range(len(frame))):
         where = self.path / "cycles.csv"
-        raise ValueError(f"{where} is damaged: cycles {list(frame.cycle)}. Delete {self.path} to start afresh.")
+        raise ValueError(f"{where} is damaged: cycles {list(frame.cycle)}. Restore it from a copy, or delete "
+                         f"{self.path} to start afresh.")
     return frame
 
 @patch(as_prop=True)
@@ -293,7 +296,8 @@ def find_runs(
     root,  # the folder to look below; may itself be a run folder
 ) -> list[tuple[str, list[str]]]:  # path of a run folder, paths of its BO folders; sorted
     "All run folders at or below `root`. `FileNotFoundError` where there is no such folder."
-    if not os.path.isdir(root): raise FileNotFoundError(f"There is no folder {root}.")
+    if not os.path.isdir(root):
+        raise FileNotFoundError(f"There is no folder {root}; give the out_dir, or the root, below which the runs are.")
     found = []
     todo = [str(root)]
     while todo:

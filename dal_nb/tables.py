@@ -165,6 +165,8 @@ def _show_all(asked):
     "All tables that are asked for."
     if not (asked.root or asked.study):
         raise ValueError("Give the folder of the runs, or a study whose records are published, as --study digits.")
+    if asked.out and asked.out.exists() and not asked.out.is_dir():
+        raise ValueError(f"--out must be a folder for the files, {asked.out} is none.")
     study = load_study(asked.study) if asked.study else None
     records = read_runs(asked.root or records_of(study))
     check_results(records)

@@ -31,7 +31,8 @@ def labels_of_run(
     "The labels that a run had at a budget. `ValueError` that names the budgets it has reached."
     cycles = folder.cycles
     if not len(cycles):
-        raise ValueError(f"{folder.path} has no finished cycle: is it the folder of an active-learning run?")
+        raise ValueError(f"{folder.path} has no finished cycle: is it the folder of an active-learning run? "
+                         "Then finish the run first.")
     selected = folder.selected
     selected = selected[selected.cycle <= cycles.cycle.iloc[-1]]
     pool = new_pool(torch.tensor(selected["index"].to_numpy())).replay(selected)
@@ -48,7 +49,13 @@ def labels_of_csv(
     n_train: int,  # length of the training part
 ) -> torch.Tensor:  # int64, in the file's order
     "Indices from a file. `ValueError` unless its column `index` holds distinct indices of training examples."
-    frame = pd.read_csv(path)
+    try:
+        frame = pd.read_csv(path)
+    except FileNotFoundError:
+        right = "indices must be a CSV file with a column named index"
+        raise FileNotFoundError(f"There is no file {Path(path).resolve()}; {right}.") from None
+    except ValueError as error:  # also pandas' own, of a file that is empty or no table
+        raise ValueError(f"{path} must be a CSV file with a column named index ({error}).") from error
     if "index" not in frame:
         raise ValueError(f"{path} needs a column named index, has {', '.join(map(str, frame.columns))}.")
     values = frame["index"].to_numpy()
@@ -57,7 +64,7 @@ def labels_of_csv(
     if len(values) and not 0 <= values.min() <= values.max() < n_train:
         raise ValueError(f"{path}: indices must lie in 0 … {n_train - 1}, got {values.min()} … {values.max()}.")
     twice = len(values) - len(set(values))
-    if twice: raise ValueError(f"{path} names {twice} examples twice.")
+    if twice: raise ValueError(f"{path} names {twice} examples twice; indices must be distinct.")
     return torch.tensor(values, dtype=torch.int64)
 
 # %% ../../nbs/bo/00_folds.ipynb #73244d22
@@ -147,7 +154,7 @@ def run_fold(
     return dict(
         accuracy=scores["accuracy"],
         nll=scores["nll"] if np.isfinite(scores["nll"]) else None,
-        diverged=log.diverged,
+        diverged=log.diverged or not np.isfinite(scores["nll"]),  # the weights may be finite, and the logits not
         images=log.images,
         seconds=log.seconds,
     )

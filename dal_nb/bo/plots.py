@@ -188,8 +188,6 @@ def compare(folder: BOFolder) -> pd.DataFrame:
     searched = list(record["config"]["space"])
     rows = {name: {**part["hps"], "validation score": part["score"], **part["test"]}
             for name, part in (("AL", record["al"]), ("BO", record["best"]))}
-    frame = pd.DataFrame(rows).T
-    measured = [name for name in frame if name not in searched]
-    frame.loc["BO - AL"] = None
-    frame.loc["BO - AL", measured] = frame.loc["BO", measured] - frame.loc["AL", measured]
-    return frame
+    measured = [name for name in rows["BO"] if name not in searched and name in rows["AL"]]
+    rows["BO - AL"] = {name: rows["BO"][name] - rows["AL"][name] for name in measured}
+    return pd.DataFrame(rows).T

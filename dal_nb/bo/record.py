@@ -9,6 +9,7 @@ __all__ = ['BO_PRESETS', 'BO_PLACE', 'BOConfig', 'make_bo_config', 'BOFolder', '
 
 # %% ../../nbs/bo/04_record.ipynb #547c2d3d
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +32,7 @@ from dal_nb.bo.folds import (
 )
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
-from ..config import _SETTLED, CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
+from ..config import _SEED_LIMIT, _SETTLED, CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
 from ..environment import environment, resolve_device
 from ..files import write_csv, write_json
@@ -83,11 +84,14 @@ def _check_bo(c):
         (not c.indices or c.out_dir, "indices need an out_dir of their own"),
         (c.n_trials >= 1, f"n_trials must be at least 1, got {c.n_trials}"),
         (c.n_folds >= 2, f"n_folds must be at least 2, got {c.n_folds}"),
-        (c.cpus_per_trial >= 0, f"cpus_per_trial must be 0 or more, got {c.cpus_per_trial}"),
-        (c.gpus_per_trial >= 0, f"gpus_per_trial must be 0 or more, got {c.gpus_per_trial}"),
+        (0 <= c.cpus_per_trial < math.inf, f"cpus_per_trial must be 0 or more, and finite, got {c.cpus_per_trial}"),
+        (0 <= c.gpus_per_trial < math.inf, f"gpus_per_trial must be 0 or more, and finite, got {c.gpus_per_trial}"),
+        (c.gpus_per_trial <= 1 or c.gpus_per_trial % 1 == 0,
+         f"gpus_per_trial must be a fraction below 1 or a whole number, got {c.gpus_per_trial}"),
         (c.seed >= -1, f"seed must be 0 or more, or -1 for the run's, got {c.seed}"),
+        (c.seed <= _SEED_LIMIT, f"seed must be at most {_SEED_LIMIT}, got {c.seed}"),
         (min(c.budget, c.max_concurrent) >= 0, "budget and max_concurrent must be 0 or more"),
-        (isinstance(c.space, dict), f"space must be a dict, got {c.space!r}"),
+        (isinstance(c.space, dict), f"space must be a dict of ranges as in {json.dumps(SPACE)}, got {c.space!r}"),
     ]
     for fits, message in rules:
         if not fits: raise ValueError(message + ".")
@@ -203,7 +207,9 @@ def recorded_run(bo: BOConfig) -> dict | None:
     if not bo.run_dir: return None
     run = RunFolder(bo.run_dir)
     record = run.record
-    if not record: raise ValueError(f"{run.path.resolve()} holds no active-learning run (no config.json).")
+    if not record:
+        raise ValueError(f"{run.path.resolve()} holds no active-learning run (no config.json); "
+                         "run_dir must be the folder of one.")
     return record
 
 def load_labeled_data(
@@ -244,10 +250,17 @@ def settle_recipe(
     bo: BOConfig,
     config: RunConfig,  # of the run, or as given
     data: Dataset,
+    n_labels: int | None = None,  # the least that a fold trains on
 ) -> RunConfig:
-    "The recipe with nothing left open."
+    "The recipe with nothing left open. `ValueError` where it, or a choice of the space, does not suit the data."
     config = resolve(config, data)
-    check_posterior(config, data)
+    check_posterior(config, data, n_labels)
+    for name in ("model", "dropout", "augment", "batch_size"):  # of which RunConfig alone cannot tell
+        _, *values = bo.space.get(name) or [""]
+        for value in values:
+            if (name, value) == ("model", "auto"):
+                raise ValueError(f"The space of model cannot have the choice 'auto'; name {config.model} instead.")
+            check_posterior(resolve(replace(config, **{name: value}), data), data, n_labels)
     threads = bo.run_dir and RunFolder(bo.run_dir).threads
     return replace(config, threads=threads or fastest_threads(config, data, resolve_device(config.device)))
 
@@ -276,18 +289,21 @@ def prepare_bo(
     if run:
         config = RunConfig(**upgraded(run["config"]))
     if config is None: raise ValueError("Indices without a run need a recipe: give run_dir, or a RunConfig.")
+    if not bo.ray_address:
+        resolve_device(bo.device)  # another cluster may have what is not here
     place = dict(device=bo.device, data_dir=bo.data_dir or config.data_dir, dataset=bo.dataset or config.dataset)
     config = replace(config, **place)
     data, mark = load_labeled_data(bo, config, run)
     indices, cycle, al_test = find_labels(bo, len(data.x_train))
     path = Path(bo.out_dir or Path(bo.run_dir) / f"bo{len(indices)}").resolve()
     begun = BOFolder(path).record or {}
-    config = settle_recipe(bo, as_begun(config, begun.get("task", {}).get("recipe")), data)
-    data = scaled(data, config.feature_scaling)
-    own = own_hps(bo.space, config)
-    seed = config.seed if bo.seed < 0 else bo.seed
+    config = as_begun(config, begun.get("task", {}).get("recipe"))
     y = data.y_train[indices]
     n_folds, notes = possible_folds(y, bo.n_folds)
+    own = own_hps(bo.space, resolve(config, data))
+    config = settle_recipe(bo, config, data, len(y) - math.ceil(len(y) / n_folds))
+    data = scaled(data, config.feature_scaling)
+    seed = config.seed if bo.seed < 0 else bo.seed
     cv = CrossValidation(labeled_part(data, indices), config, make_folds(y, n_folds, seed), seed)
     record = dict(
         n_labels=len(indices), n_folds=n_folds, n_classes=data.n_classes, cycle=cycle, seed=seed, own=own,

@@ -403,7 +403,12 @@ def search(
                 raise KeyboardInterrupt(f"Stopped; the same command goes on in {folder.path}.")
     if errors:
         raise RuntimeError(f"A trial of {folder.path} failed again and again. The same command goes on where this one "
-                           f"stopped. The last error: {str(errors[-1])[-2000:]}")
+                           f"stopped. The last error: {_last_line(errors[-1])}\n{str(errors[-1])[-2000:]}")
+
+def _last_line(error: Exception) -> str:
+    "The line of an error of Ray's that says what has happened: the last one of the traceback in it."
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in reversed(lines) if line), type(error).__name__)
 
 # %% ../../nbs/bo/05_search.ipynb #f6f78a34
 def fit_and_test(
@@ -418,7 +423,8 @@ def fit_and_test(
     data = data.to(resolve_device(config.device))
     logits_N_C, log = fit_and_predict(config, data, indices, data.x_test, seed, cycle)
     test = {f"test_{name}": value for name, value in metrics(logits_N_C, data.y_test).items()}
-    return dict(test=test, diverged=log.diverged, images=log.images, seconds=log.seconds)
+    diverged = log.diverged or not np.isfinite(test["test_nll"])
+    return dict(test=test, diverged=diverged, images=log.images, seconds=log.seconds)
 
 # %% ../../nbs/bo/05_search.ipynb #15918c9c
 def best_trial(

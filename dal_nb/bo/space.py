@@ -58,6 +58,10 @@ def distribution(
     values = [_as_field(config, name, value) for value in values]
     if kind == "choice": return CategoricalDistribution(values)
     if len(values) != 2 or any(isinstance(value, (str, bool)) for value in values): raise refusal
+    if values[0] > values[1]: raise ValueError(f"The range of {name} must go from low to high, got {spec!r}.")
+    if kind == "log" and values[0] <= 0:
+        raise ValueError(f"The range of {name} must begin above 0 on a log scale, got {spec!r}; "
+                         "['linear', low, high] may begin with 0.")
     if isinstance(values[0], int): return IntDistribution(*values, log=kind == "log")
     return FloatDistribution(*values, log=kind == "log")
 
@@ -67,7 +71,7 @@ def distributions(
     config: RunConfig,  # whose other fields stay as they are
 ) -> dict[str, BaseDistribution]:
     "A space in Optuna's terms. `ValueError` for a hyperparameter or a range that cannot be."
-    if not space: raise ValueError("The space is empty.")
+    if not space: raise ValueError(f"The space is empty; name a hyperparameter with its range, {_FORMS}.")
     return {name: distribution(name, spec, config) for name, spec in space.items()}
 
 # %% ../../nbs/bo/01_space.ipynb #532bbda8

@@ -45,11 +45,13 @@ def _read_record(path: str) -> tuple[dict, str]:
 def _run_row(path: str, root: str) -> dict:
     "One row of `runs`, without what the cycles say."
     record, problem = _read_record(os.path.join(path, "config.json"))
+    if not problem and not isinstance(record.get("config"), dict):
+        problem = "config.json is damaged: it does not say what was run"
     data = record.get("data") or {}
     start = (record.get("starts") or [{}])[-1]
     return {
         "run": os.path.relpath(path, root),
-        **upgraded(record.get("config") or {}),
+        **upgraded({} if problem else record["config"]),
         "data": data.get("fingerprint"),
         "split": data.get("split"),
         "torch": (start.get("packages") or {}).get("torch"),
@@ -186,6 +188,15 @@ def _keys(runs) -> pd.DataFrame:
     if "seed" not in runs: return pd.DataFrame(columns=KEYS)
     return runs.loc[runs.seed.notna(), KEYS].astype({"seed": int})
 
+# %% ../../nbs/results/01_frames.ipynb #840deaeb
+def _frame_of_runs(rows: list[dict]) -> pd.DataFrame:
+    "The rows as a frame, with the seeds exact."
+    runs = pd.DataFrame(rows)
+    seeds = [row.get("seed") for row in rows]
+    if None in seeds and any(isinstance(seed, int) and seed > 2**53 for seed in seeds):
+        runs["seed"] = pd.Series(seeds, dtype=object)
+    return runs
+
 # %% ../../nbs/results/01_frames.ipynb #8c6839de
 def read_runs(
     root: Path | str,  # folder
@@ -202,7 +213,7 @@ def read_runs(
         searches.append((row["run"], bo_paths))
     if not rows: raise ValueError(f"There is no run folder (one with a config.json) below {root}.")
     cycles, problems = read_tables(files)
-    runs = _with_cycles(pd.DataFrame(rows), cycles, problems)
+    runs = _with_cycles(_frame_of_runs(rows), cycles, problems)
     bo, trials = _read_searches(searches)
     keys = _keys(runs)
     trial_keys = keys.drop(columns=["lr", "weight_decay"])  # a trial has its own

@@ -7,6 +7,7 @@ __all__ = ['Submission', 'read_submission', 'sbatch', 'check_inputs', 'submit', 
 
 # %% ../../nbs/slurm/03_submit.ipynb #a058d901
 import argparse
+import io
 import json
 import os
 import shlex
@@ -14,20 +15,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from ..config import RunConfig, make_config
+from ..config import make_config
 from ..files import write_csv, write_json
 from ..record import RunFolder
-from ..setup import prepare
 from .job_arrays import CHUNK, JobArray, plan, ranges, stuck_searches
 from .status import JOBS, absolute_root, queue, queue_or_why_not, read_jobs, state_of_study
 from .worker import clone, working_in
-from ..strategies.registry import get_strategy
 from ..studies.grid import Study, load_study
+from ..studies.run_here import check_names, check_runs
 
 # %% ../../nbs/slurm/03_submit.ipynb #1092bb60
 @dataclass(frozen=True)
@@ -87,33 +88,21 @@ def _words_for_task(study, array, how) -> list[str]:
 
 # %% ../../nbs/slurm/03_submit.ipynb #73c90ab0
 def _check_names(study: Study):
-    "Refuse names that SLURM would read otherwise, and look up the strategies."
+    "Refuse names that SLURM would read otherwise, and look up strategies, models and recipes."
     for what, text in (("name", study.name), ("root", str(study.root))):
         found = [sign for sign in "%\\|\n" if sign in text]
         if found:
             raise ValueError(f"The {what} of the study, {text!r}, has a {found[0]!r}, which SLURM does not take "
                              "as it is in the path of a log or the name of a job. Choose another.")
-    for name in {make_config(**run.parameters).strategy for run in study.experiments("al")}:
-        get_strategy(name)
+    check_names(study)
 
 # %% ../../nbs/slurm/03_submit.ipynb #9b06f7a5
-def check_inputs(study: Study, data_dir: str = ""):
+def check_inputs(study: Study, data_dir: str = "", **place):
     "Do what every run does before it trains. Raises where something is missing, and says what to do."
-    place = {"data_dir": data_dir} if data_dir else {}
-    kinds = {}
-    for run in study.experiments("al"):
-        config = make_config(**run.parameters, **place)
-        kinds[_kind_of_run(config)] = config
-    data = {}
-    for config in kinds.values():
-        setup = prepare(replace(config, device="cpu"))  # nodes may have a GPU that is not here
-        data[str(setup.data)] = None
-    print("\n".join(data))
-
-# %% ../../nbs/slurm/03_submit.ipynb #bf43fa7c
-def _kind_of_run(config: RunConfig) -> RunConfig:
-    "The same for runs that can be checked as one: they differ in seed, rate or decay."
-    return replace(config, seed=0, lr=1.0, weight_decay=0.0, out_dir="")
+    if data_dir:
+        place["data_dir"] = data_dir
+    configs = [make_config(**run.parameters) for run in study.experiments("al")]
+    print("\n".join(check_runs(configs, device="cpu", **place)))  # nodes may have a GPU that is not here
 
 # %% ../../nbs/slurm/03_submit.ipynb #7c01a579
 def _note(study, array, job, how):
@@ -204,11 +193,22 @@ def dry_run(
     frame = state_of_study(study, queued)
     arrays = plan(study, frame, only, stages, how.per_task, known)
     print(_summary(study, frame, arrays))
+    if arrays:
+        print(f"# {_checked(study, how)}")
     stuck = _stuck_tasks(frame, arrays)
     if stuck:
         print(shlex.join(["scancel", *stuck]))
     for array in arrays:
         print(_shell(study, array, how))
+
+def _checked(study, how) -> str:
+    "What was checked: all that a run needs where its data are here, else the names."
+    try:
+        with redirect_stdout(io.StringIO()):
+            check_inputs(study, how.data_dir, download=False)
+    except FileNotFoundError as error:
+        return f"Checked: names of strategies, models and recipes. Not checked, as it needs the data: {error}"
+    return "Checked: strategies, models and recipes, on the data."
 
 # %% ../../nbs/slurm/03_submit.ipynb #0a41b7f2
 def _submit_words() -> argparse.ArgumentParser:
@@ -263,6 +263,7 @@ def _carefully(
             study = load_study(how.study, root)
             clone()  # notebooks and batch scripts are there
             if is_dry: return dry_run(study, how, **which)
+            _check_names(study)  # before anything is made
             if not shutil.which("sbatch"):
                 raise ValueError("There is no sbatch here: this is no machine of a SLURM cluster. "
                                  "python -m dal_nb.studies does a study without SLURM.")
@@ -279,6 +280,8 @@ def main(arguments: Sequence[str] | None = None):
     a = parser.parse_args(own)
     if a.runs_per_task < 1:
         parser.error("--runs-per-task must be at least 1")
+    if a.throttle < 0:
+        parser.error("--throttle must be 0 or more; 0: no limit")
     is_path = a.study.endswith((".yaml", ".yml"))
     how = Submission(
         study=str(Path(a.study).resolve()) if is_path else a.study,

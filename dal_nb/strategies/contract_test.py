@@ -15,7 +15,7 @@ from torch import Tensor
 from ..lookup import format_call, parse_call
 from .contract import Strategy, option_defaults
 from .needs import NEEDS, Outputs, axes_of, needs_of_side
-from .registry import get_strategy
+from .registry import as_strategy, get_strategy
 
 # %% ../../nbs/strategies/03_contract_test.ipynb #67485bf9
 SIZES = {"C": 4, "D": 6, "S": 3, "E": 5}
@@ -180,11 +180,14 @@ def _check_options(strategy: Strategy):
 
 # %% ../../nbs/strategies/03_contract_test.ipynb #8493800c
 def check_strategy(
-    strategy: Strategy | str,  # the strategy, or its name, perhaps with options
+    strategy: Strategy | Callable | str,  # the strategy, its function, or its name, perhaps with options
 ):
     "The contract test that every strategy passes; `AssertionError` says what failed"
     if isinstance(strategy, str):
         strategy = get_strategy(strategy)
+    elif not isinstance(strategy, Strategy) and not callable(strategy):
+        raise ValueError(f"check_strategy wants a Strategy, a function or a name, not {strategy!r:.60}")
+    strategy = as_strategy(strategy, getattr(strategy, "__name__", "strategy"))
     _check_options(strategy)
     for what, (outputs, labeled, n) in _cases(max(strategy.passes, 1)).items():
         _check_case(strategy, what, outputs, labeled, n)

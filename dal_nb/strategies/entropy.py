@@ -17,7 +17,7 @@ def entropy(
     logits_N_C: Tensor,  # finite, of any size
 ) -> Tensor:             # (N,) entropies in nats, from 0 to log C
     "Entropy of the softmax of each row (Shannon 1948, A mathematical theory of communication)"
-    logp_N_C = logits_N_C.log_softmax(1)
+    logp_N_C = logits_N_C.log_softmax(1).clamp_min(torch.finfo(logits_N_C.dtype).min)
     return -(logp_N_C.exp() * logp_N_C).sum(1)
 
 # %% ../../nbs/strategies/07_entropy.ipynb #1a5191ba

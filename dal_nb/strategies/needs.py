@@ -57,11 +57,32 @@ def resolve_needs(
     needs = {needs} if isinstance(needs, str) else set(needs)
     unknown = needs - {*NEEDS, "labeled"}
     if unknown: raise ValueError(f"{who}: unknown needs {sorted(unknown)}; known are {', '.join(NEEDS)}, labeled")
+    for need in needs - {"labeled"}:
+        _check_need(need)
     if passes:
         needs.add("passes")
     if any(not NEEDS[need].candidates for need in needs - {"labeled"}):
         needs.add("labeled")
     return frozenset(needs)
+
+# %% ../../nbs/strategies/00_needs.ipynb #93548106
+_RESERVED = ("n", "parts")  # what `Outputs` has besides fields
+
+def _check_need(
+    name: str,  # in `NEEDS`
+):
+    "`ValueError` for an entry whose fields cannot be told from others"
+    fields = NEEDS[name].fields
+    if not fields or isinstance(fields, str):
+        raise ValueError(f"the need {name!r} must have a tuple of at least one field, as in ('{name}_N',), "
+                         f"not {fields!r}")
+    of_others = [field for other, need in NEEDS.items() if other != name for field in need.fields]
+    for field in fields:
+        if not field.isidentifier() or field.startswith("_") or field in _RESERVED:
+            raise ValueError(f"the need {name!r} cannot have a field {field!r}: choose one such as '{name}_N', "
+                             "whose suffixes give the axes")
+        if field in of_others or fields.count(field) > 1:
+            raise ValueError(f"the need {name!r} has the field {field!r}, which is there already: give it another name")
 
 # %% ../../nbs/strategies/00_needs.ipynb #e8a1dd84
 def needs_of_side(
@@ -156,7 +177,19 @@ def provide(
     "Compute the needs of a strategy, and nothing else"
     parts = {}
     for name in needs_of_side(needs, labeled):
-        values = NEEDS[name].provide(view)
-        values = values if isinstance(values, tuple) else (values,)
-        parts |= zip(NEEDS[name].fields, values, strict=True)
+        values = _provided(name, view)
+        fields = NEEDS[name].fields
+        if len(values) != len(fields):
+            raise ValueError(f"the need {name!r} gives {len(values)} tensors for the fields {', '.join(fields)}; "
+                             "give one for each")
+        parts |= zip(fields, values)
     return Outputs(**parts, n=len(view.indices))
+
+def _provided(name, view) -> tuple:
+    "The tensors of a need; `ValueError` that names it where its function breaks on the view"
+    try:
+        values = NEEDS[name].provide(view)
+    except (AttributeError, TypeError, LookupError) as error:
+        raise ValueError(f"the need {name!r} cannot be computed ({type(error).__name__}: {error}); "
+                         f"a view has {', '.join(View.__annotations__)}") from error
+    return values if isinstance(values, tuple) else (values,)

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None):
             print(f"{copy_records(study.root, a.records)} files in {a.records}")
         else:
             run_here(study, [a.stage] if a.stage else ["al", "bo"], **place)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"{error}")
 
 if __name__ == "__main__" and "get_ipython" not in globals():

@@ -64,9 +64,13 @@ class Study:
     def __post_init__(self):
         if not self.root:
             object.__setattr__(self, "root", f"studies/{self.name}")
-        _check_axes(self)
-        _check_bo_grid(self)
-        _check_experiments(self)
+        try:
+            _check_axes(self)
+            _check_bo_grid(self)
+            _check_experiments(self)
+        except ValueError as error:
+            where = f"The study {self.name!r}: "
+            raise ValueError(where + str(error).removeprefix(where)) from error
 
     def __repr__(self):
         runs = len(self.experiments("al"))
@@ -75,7 +79,7 @@ class Study:
 # %% ../../nbs/studies/00_grid.ipynb #9bfc25d1
 def _points(study, axes) -> Iterator[tuple[tuple[int, ...], dict[str, object]]]:
     "Every combination of the axes: (positions in the full lists, axis → name)."
-    full = {**study.grid, "budget": study.bo_grid.get("budget", [])}
+    full = {"budget": study.bo_grid.get("budget", []), **study.grid}
     lists = {axis: list(full[axis]) for axis in axes}
     for values in itertools.product(*axes.values()):
         names = dict(zip(axes, values, strict=True))
@@ -171,14 +175,27 @@ def budgets(self: Study) -> list[int]:
 def _check_axes(study):
     "Refuse lists that are none, and a study that leaves the model open: the path of a run folder names it."
     where = f"The study {study.name!r}"
-    for axis, values in {**study.grid, **study.bo_grid}.items():
+    if not study.grid: raise ValueError(f"{where}: grid must have at least one axis, as in strategy: [badge, random].")
+    for axis, values in [*study.grid.items(), *study.bo_grid.items()]:
         if not isinstance(values, (list, dict)) or not values:
             raise ValueError(f"{where}: {axis} must be a list that is not empty, got {values!r}.")
         if isinstance(values, list) and len(set(map(str, values))) < len(values):
-            raise ValueError(f"{where}: {axis} names something twice: {values}.")
+            raise ValueError(f"{where}: {axis} names something twice: {values}. Name each once.")
+        for name in values:
+            _check_entry(axis, name, values)
     is_open = study.run.get("model", "auto") == "auto" and "model" not in study.grid
     if is_open and study.run.get("preset") != "published":
         raise ValueError(f"{where}: run needs a model (mlp, resnet18, …).")
+
+# %% ../../nbs/studies/00_grid.ipynb #e81973de
+def _check_entry(axis, name, values):
+    "Refuse an entry of an axis that has no parameters where others have, and one that leads out of the root."
+    if isinstance(values, dict) and not isinstance(values[name], dict):
+        raise ValueError(f"{axis}: {name} must be parameters, as in {{lr: 0.1, weight_decay: 0.005}}, "
+                         f"got {values[name]!r}.")
+    text = str(name)
+    if not text.isprintable() or ".." in Path(text).parts:
+        raise ValueError(f"{axis}: {text!r} cannot be a part of a path. Choose a name of one line without '..'.")
 
 # %% ../../nbs/studies/00_grid.ipynb #3bf63782
 def _check_bo_grid(study):
@@ -186,6 +203,8 @@ def _check_bo_grid(study):
     where = f"The study {study.name!r}"
     if study.bo_grid and "budget" not in study.bo_grid:
         raise ValueError(f"{where}: bo_grid needs a list of budgets.")
+    if study.bo_grid and "budget" in study.grid:
+        raise ValueError(f"{where}: budget is an axis of grid and of bo_grid; it can be one of them only.")
     for axis, values in study.bo_grid.items():
         if axis == "budget": continue
         if axis not in study.grid:
@@ -213,8 +232,8 @@ def _check_budgets(study, config: RunConfig):
     "Refuse searches at a number of labels that a run never has."
     reached = [*range(config.n_init, config.budget, config.acq_size), config.budget]
     for budget in study.budgets:
-        if budget not in reached:
-            raise ValueError(f"The study {study.name!r}: its runs have no budget of {budget} labels; "
+        if budget not in reached or not isinstance(budget, int):
+            raise ValueError(f"The study {study.name!r}: its runs have no budget of {budget!r} labels; "
                              f"they have {', '.join(map(str, reached))}.")
         if budget > config.n_init and not config.cold_start:
             raise ValueError(f"The study {study.name!r}: searches need runs with cold_start=True, for their models "
@@ -240,10 +259,12 @@ PARTS = ("run", "bo", "grid", "bo_grid")  # of a study file
 
 def _read_parts(path) -> dict[str, dict]:
     "The parts of a study file. `ValueError` that says what is wrong with it."
-    if not path.exists(): raise ValueError(f"There is no study {path}.")
+    if not path.is_file():
+        raise ValueError(f"There is no study {path}; give a .yaml file, or one of {', '.join(sorted(study_files()))}.")
     try:
-        parts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error: raise ValueError(f"{path} is not YAML: {error}") from error
+        parts = yaml.load(path.read_text(encoding="utf-8"), _NamesOnce)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {_problem_of(error)}") from error
     if not isinstance(parts, dict) or not {"run", "grid"} <= set(parts):
         raise ValueError(f"{path} needs the parts run and grid; it may have {', '.join(PARTS)}.")
     for part, content in parts.items():
@@ -251,6 +272,29 @@ def _read_parts(path) -> dict[str, dict]:
         if not isinstance(content or {}, dict):
             raise ValueError(f"{path}: {part} must be names with values (name: value), got {content!r}.")
     return {part: parts.get(part) or {} for part in PARTS}
+
+# %% ../../nbs/studies/00_grid.ipynb #657b0eae
+class _NamesOnce(yaml.SafeLoader):
+    "Plain YAML, in which a name stands only once in its part: of two, the first would be lost without a word."
+
+    def construct_mapping(self, node, deep=False):
+        lines = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in lines and key.tag != "tag:yaml.org,2002:merge":
+                what = f"{key.value} is there twice, in line {lines[key.value]} and in line {line}; name it once"
+                raise yaml.constructor.ConstructorError(problem=what)
+            if isinstance(key.value, str):
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+def _problem_of(error: Exception) -> str:
+    "What is wrong with the text, and where, in one sentence."
+    mark = getattr(error, "problem_mark", None)
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    problem = getattr(error, "problem", None) or str(error)
+    if problem.endswith("once"): return f"{problem}."
+    return f"{problem}{where}; indent with spaces, close brackets, and quote what has a colon or comma."
 
 # %% ../../nbs/studies/00_grid.ipynb #c4c00f7c
 def load_study(
