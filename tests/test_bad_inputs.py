@@ -918,7 +918,7 @@ case("an unknown sampler", search(sampler="random"), "Unknown sampler 'random'",
 case("an unknown objective", search(objective="acc"), "Unknown objective 'acc'", "accuracy, nll")
 case("an unknown tracker of a search", search(tracker="wandb"), "Unknown tracker 'wandb'", "mlflow, none, tensorboard")
 case("a negative seed of a search", search(seed=-2), "seed must be", "0 or more, or -1 for the run's")
-case("no cores", search(cpus_per_trial=0), "cpus_per_trial must be", "above 0, and finite, got 0")
+case("fewer than no cores", search(cpus_per_trial=-1), "cpus_per_trial must be", "0 or more, and finite, got -1")
 case("infinite cores", search(cpus_per_trial=float("inf")), "cpus_per_trial must be", "finite")
 case("a negative number of GPUs", search(gpus_per_trial=-1), "gpus_per_trial must be", "0 or more, and finite")
 case(
