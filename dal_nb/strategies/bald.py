@@ -42,7 +42,7 @@ def entropies(
 def mutual_information(
     logits_S_N_C: Tensor,  # finite, of any size
 ) -> Tensor:               # (N,) nats from 0 to log S, float64
-    "Mutual information of label and network (Houlsby et al. 2011, Bayesian active learning by disagreement)"
+    "Mutual information of label and network (Houlsby et al. 2011, Bayesian active learning for classification)"
     score_N = logits_S_N_C.new_empty(logits_S_N_C.shape[1], dtype=torch.float64)
     for rows, logp_S_n_C in log_prob_blocks(logits_S_N_C):
         total_n, of_passes_n = entropies(logp_S_n_C)
