@@ -1026,7 +1026,8 @@ case(
 # --- studies ---------------------------------------------------------------------------------------------------------
 
 STUDY = """
-run: {dataset: digits, model: mlp, width: 4, epochs: 2, warmup_epochs: 1, n_init: 20, acq_size: 10, budget: 40, subset_size: 100}
+run: {dataset: digits, model: mlp, width: 4, epochs: 2, warmup_epochs: 1, n_init: 20, acq_size: 10, budget: 40,
+      subset_size: 100}
 bo: {n_trials: 3, n_folds: 2}
 grid:
   strategy: [random, badge]
@@ -1055,8 +1056,8 @@ case("a misspelt study", lambda f: lambda: load_study("digit"), "Unknown study '
 case(
     "a study that is not there", lambda f: lambda: load_study(f / "no.yaml"), "There is no study", "no.yaml", "cifar10"
 )
-study("a study that is no YAML", ("[random, badge]", "[random, badge"), words=("mine.yaml", "line 6", "close brackets"))
-study("a study with a tab", ("  strategy", "\tstrategy"), words=("mine.yaml", "line 5", "spaces"))
+study("a study that is no YAML", ("[random, badge]", "[random, badge"), words=("mine.yaml", "line 7", "close brackets"))
+study("a study with a tab", ("  strategy", "\tstrategy"), words=("mine.yaml", "line 6", "spaces"))
 study("an empty study", (STUDY, ""), words=("mine.yaml", "needs the parts run and grid"))
 study("a study that is a list", (STUDY, "- 1"), words=("mine.yaml", "needs the parts run and grid"))
 study("a misspelt part", ("bo_grid:", "bogrid:"), words=("Unknown part 'bogrid'", "'bo_grid'"))
@@ -1081,7 +1082,7 @@ study(
 study(
     "a name twice",
     ("    HP 1:", "    HP 1: {lr: 0.2, weight_decay: 0.1}\n    HP 1:"),
-    words=("mine.yaml", "HP 1", "twice", "line 8"),
+    words=("mine.yaml", "HP 1", "twice", "line 9"),
 )
 study("a misspelt axis", ("  seed:", "  sed:"), words=("Unknown parameter 'sed'", "Did you mean 'seed'"))
 study("a misspelt parameter of the runs", ("epochs: 2", "epoch: 2"), words=("Unknown parameter 'epoch'", "'epochs'"))
