@@ -22,7 +22,7 @@ from torch import nn
 from dal_nb import loop, posterior, tables, training
 from dal_nb.bo import folds
 from dal_nb.bo import search as bo_search
-from dal_nb.bo.record import make_bo_config
+from dal_nb.bo.record import BOFolder, make_bo_config
 from dal_nb.bo.search import engine, run_bo
 from dal_nb.config import make_config, run_path
 from dal_nb.files import write_csv
@@ -912,6 +912,19 @@ case("a run that has not begun", search(cycles=0), "has no finished cycle", "fin
 case("a budget between two cycles", search(budget=25, space=LR), "no budget of 25 labels", "it has 20, 30, 40")
 case("a budget beyond the run", search(budget=100), "no budget of 100 labels", "it has 20, 30, 40")
 case("a damaged run", search(lambda p: text(p / CONFIG, "{")), CONFIG, "is damaged", "Restore it from a copy")
+for content in ("", "[1]"):
+    case(
+        f"bo.json of {content or 'nothing'}",
+        search(lambda p, content=content: text(p / "bo40/bo.json", content), space=LR),
+        "bo.json is damaged",
+        "Restore it from a copy",
+    )
+    case(
+        f"a trial of {content or 'nothing'}",
+        lambda f, content=content: [text(f / "trials/0000.json", content), lambda: BOFolder(f).trials][1],
+        "0000.json is damaged",
+        "Restore it from a copy",
+    )
 case("no trials", search(n_trials=0), "n_trials must be", "at least 1, got 0")
 case("one fold", search(n_folds=1), "n_folds must be", "at least 2, got 1")
 case("folds as a text", search(n_folds="five"), "n_folds must be", "a whole number, got 'five'")
@@ -1327,6 +1340,14 @@ cli(
     "'%'",
     "Choose another",
 )
+for name, file in (("submission", "submit.json"), ("list of jobs", "jobs.csv")):
+    cli(
+        f"a damaged {name}",
+        submit.resubmit,
+        ["digits", "--root", lambda f, file=file: str(Path(text(f / "root/slurm" / file, "{")).parents[1])],
+        f"{file} is damaged",
+        "Remove it",
+    )
 cli("nothing to submit again", submit.resubmit, ["digits", "--root", str], "Nothing was submitted", "dal_nb_submit")
 
 
