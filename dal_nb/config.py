@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from .lookup import format_call, parse_call, unknown_name
+from .lookup import _one_line, format_call, parse_call, unknown_name
 
 # %% ../nbs/01_config.ipynb #87613e0d
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _coerce(name, kind, value):
     refusal = ValueError(f"{name} must be {_KINDS[kind]}, got {value!r}.")
     if kind is str:
         if not isinstance(value, (str, Path)): raise refusal
-        if not str(value).isprintable(): raise ValueError(f"{name} must be one line of printable signs, got {value!r}.")
+        if not _one_line(str(value)): raise ValueError(f"{name} must be one line of printable signs, got {value!r}.")
         return str(value)
     if kind is bool:
         found = _WORDS.get(value.lower()) if isinstance(value, str) else value

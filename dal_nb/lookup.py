@@ -9,6 +9,7 @@ __all__ = ['unknown_name', 'import_object', 'parse_call', 'format_call']
 import ast
 import difflib
 import math
+import unicodedata
 from importlib import import_module
 
 # %% ../nbs/00_lookup.ipynb #553f6e33
@@ -79,8 +80,12 @@ def _check_option(kind, option, value):
     where = f"The option {option} of the {kind}"
     if isinstance(value, (float, complex)) and not math.isfinite(abs(value)):
         raise ValueError(f"{where} must be finite, got {value!r}.")
-    if isinstance(value, (str, bytes)) and not str(value).isprintable():
+    if isinstance(value, (str, bytes)) and not _one_line(str(value)):
         raise ValueError(f"{where} must be one line of printable signs, got {value!r}.")
+
+def _one_line(text: str) -> bool:
+    "Is it without control characters and ends of lines? Spaces and scripts of all kinds are fine."
+    return not any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in text)
 
 # %% ../nbs/00_lookup.ipynb #b100e05f
 def format_call(

@@ -22,13 +22,14 @@ from torch import nn
 from dal_nb import loop, posterior, tables, training
 from dal_nb.bo import folds
 from dal_nb.bo import search as bo_search
-from dal_nb.bo.record import make_bo_config
+from dal_nb.bo.record import BOFolder, make_bo_config
 from dal_nb.bo.search import engine, run_bo
 from dal_nb.config import make_config, run_path
 from dal_nb.files import write_csv
 from dal_nb.loop import run_al
 from dal_nb.models import MLP
 from dal_nb.record import RunFolder
+from dal_nb.results.frames import read_runs
 from dal_nb.setup import prepare
 from dal_nb.slurm import status, submit
 from dal_nb.strategies.contract import Strategy
@@ -787,7 +788,7 @@ embedding("an embedding of NaN", saved(embedding=np.full((N, 2), np.nan)), "NaN 
 
 @cache
 def prepared(**parameters):
-    return prepare(make_config(**SMALL, **parameters))
+    return prepare(make_config(**{**SMALL, **parameters}))
 
 
 def recorded(then=lambda path: None, cycles=3, **parameters):
@@ -911,6 +912,19 @@ case("a run that has not begun", search(cycles=0), "has no finished cycle", "fin
 case("a budget between two cycles", search(budget=25, space=LR), "no budget of 25 labels", "it has 20, 30, 40")
 case("a budget beyond the run", search(budget=100), "no budget of 100 labels", "it has 20, 30, 40")
 case("a damaged run", search(lambda p: text(p / CONFIG, "{")), CONFIG, "is damaged", "Restore it from a copy")
+for content in ("", "[1]"):
+    case(
+        f"bo.json of {content or 'nothing'}",
+        search(lambda p, content=content: text(p / "bo40/bo.json", content), space=LR),
+        "bo.json is damaged",
+        "Restore it from a copy",
+    )
+    case(
+        f"a trial of {content or 'nothing'}",
+        lambda f, content=content: [text(f / "trials/0000.json", content), lambda: BOFolder(f).trials][1],
+        "0000.json is damaged",
+        "Restore it from a copy",
+    )
 case("no trials", search(n_trials=0), "n_trials must be", "at least 1, got 0")
 case("one fold", search(n_folds=1), "n_folds must be", "at least 2, got 1")
 case("folds as a text", search(n_folds="five"), "n_folds must be", "a whole number, got 'five'")
@@ -1025,7 +1039,8 @@ case(
 # --- studies ---------------------------------------------------------------------------------------------------------
 
 STUDY = """
-run: {dataset: digits, model: mlp, width: 4, epochs: 2, warmup_epochs: 1, n_init: 20, acq_size: 10, budget: 40}
+run: {dataset: digits, model: mlp, width: 4, epochs: 2, warmup_epochs: 1, n_init: 20, acq_size: 10, budget: 40,
+      subset_size: 100}
 bo: {n_trials: 3, n_folds: 2}
 grid:
   strategy: [random, badge]
@@ -1054,8 +1069,8 @@ case("a misspelt study", lambda f: lambda: load_study("digit"), "Unknown study '
 case(
     "a study that is not there", lambda f: lambda: load_study(f / "no.yaml"), "There is no study", "no.yaml", "cifar10"
 )
-study("a study that is no YAML", ("[random, badge]", "[random, badge"), words=("mine.yaml", "line 6", "close brackets"))
-study("a study with a tab", ("  strategy", "\tstrategy"), words=("mine.yaml", "line 5", "spaces"))
+study("a study that is no YAML", ("[random, badge]", "[random, badge"), words=("mine.yaml", "line 7", "close brackets"))
+study("a study with a tab", ("  strategy", "\tstrategy"), words=("mine.yaml", "line 6", "spaces"))
 study("an empty study", (STUDY, ""), words=("mine.yaml", "needs the parts run and grid"))
 study("a study that is a list", (STUDY, "- 1"), words=("mine.yaml", "needs the parts run and grid"))
 study("a misspelt part", ("bo_grid:", "bogrid:"), words=("Unknown part 'bogrid'", "'bo_grid'"))
@@ -1080,7 +1095,7 @@ study(
 study(
     "a name twice",
     ("    HP 1:", "    HP 1: {lr: 0.2, weight_decay: 0.1}\n    HP 1:"),
-    words=("mine.yaml", "HP 1", "twice", "line 8"),
+    words=("mine.yaml", "HP 1", "twice", "line 9"),
 )
 study("a misspelt axis", ("  seed:", "  sed:"), words=("Unknown parameter 'sed'", "Did you mean 'seed'"))
 study("a misspelt parameter of the runs", ("epochs: 2", "epoch: 2"), words=("Unknown parameter 'epoch'", "'epochs'"))
@@ -1240,7 +1255,7 @@ cli("a misspelt model, in a study", studies.main, [mine(("model: mlp", "model: m
 cli(
     "a budget above the data, in a study",
     studies.main,
-    [mine(("budget: 40}", "budget: 4000}"))],
+    [mine(("budget: 40,", "budget: 4000,"))],
     "budget must be",
     "at most the 1167",
 )
@@ -1288,7 +1303,7 @@ cli(
 cli(
     "a budget above the data, printed",
     submit.main,
-    [mine(("budget: 40}", "budget: 4000}")), "--dry-run"],
+    [mine(("budget: 40,", "budget: 4000,")), "--dry-run"],
     "budget must be",
     "at most the 1167",
 )
@@ -1325,6 +1340,14 @@ cli(
     "'%'",
     "Choose another",
 )
+for name, file in (("submission", "submit.json"), ("list of jobs", "jobs.csv")):
+    cli(
+        f"a damaged {name}",
+        submit.resubmit,
+        ["digits", "--root", lambda f, file=file: str(Path(text(f / "root/slurm" / file, "{")).parents[1])],
+        f"{file} is damaged",
+        "Remove it",
+    )
 cli("nothing to submit again", submit.resubmit, ["digits", "--root", str], "Nothing was submitted", "dal_nb_submit")
 
 
@@ -1341,9 +1364,8 @@ def trained(*arguments, **more):
     pytest.fail("it began to train")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
-def test_it_is_refused_before_any_work(case, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def without_work(monkeypatch):
+    "Whoever begins to train, or to search, fails the test; Ray is not started."
     for module in (training, loop, posterior):
         monkeypatch.setattr(module, "fit", trained)
     for module in (posterior, folds):
@@ -1351,6 +1373,12 @@ def test_it_is_refused_before_any_work(case, tmp_path, monkeypatch):
     monkeypatch.setattr(bo_search, "search", trained)
     monkeypatch.setattr(bo_search.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(bo_search.ray, "cluster_resources", lambda: dict(CPU=2.0))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
+def test_it_is_refused_before_any_work(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without_work(monkeypatch)
     call = case.make(tmp_path)
     before = tree(tmp_path)
     state = torch.get_rng_state()
@@ -1367,3 +1395,66 @@ def test_it_is_refused_before_any_work(case, tmp_path, monkeypatch):
 def test_there_are_many_and_no_two_alike():
     names = [case.name for case in CASES]
     assert len(names) >= 150 and len(set(names)) == len(names), [name for name in names if names.count(name) > 1]
+
+
+RIGHT = {
+    "digits": run(),
+    "an own model, optimizer and schedule": run(
+        model=f"{ME}:headless", optimizer=f"{ME}:own_plain", schedule=f"{ME}:own_flat"
+    ),
+    "an own strategy": run(strategy=f"{ME}:own_radius(delta=0.5)"),
+    "an own strategy with passes of an ensemble": run(strategy=f"{ME}:own_passes", posterior="ensemble", members=3),
+    "an own need": with_need("dark", Need(("dark_N",), lambda view: view.logits[:, 0])),
+    "batches of two": run(model=f"{ME}:needs_batch_norm", n_init=2, batch_size=2),
+    "an .npz file": run(dataset=npz(), n_init=4, acq_size=2, budget=8),
+    "an .npz file of features": run(dataset=npz(x=np.random.rand(60, 5)), n_init=4, acq_size=2, budget=8),
+    "a folder": run(dataset=images("a", "b", n=9), n_init=4, acq_size=2, budget=8),
+    "an embedding": run(embedding=saved(embedding=np.random.rand(N, 3))),
+    "a recorded run": lambda folder: [recorded(cycles=2)(folder), run()(folder)][1],
+    "a search": search(space=LR),
+    "a search of choices": search(space={"model": ["choice", "mlp", "linear"], "augment": ["choice", "crop", "none"]}),
+    "a study": command(studies.main, mine()),
+}
+
+
+def own_plain(params, config):
+    return torch.optim.SGD(params, lr=config.lr)
+
+
+def own_flat(epoch, config):
+    return config.lr
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_begins_to_train(name, tmp_path, monkeypatch):
+    "So what is refused above is refused for what was changed."
+    monkeypatch.chdir(tmp_path)
+    without_work(monkeypatch)
+    call = RIGHT[name](tmp_path)
+    with pytest.raises(pytest.fail.Exception, match="it began to train"):
+        call()
+
+
+def test_a_large_seed_is_kept_to_the_last_digit(tmp_path):
+    seed = 2**63 - 1
+    path = recorded(seed=seed)(tmp_path)
+    assert RunFolder(path).config.seed == seed and path.name == f"seed{seed}"
+    text(tmp_path / "runs/damaged/config.json", "{}")
+    records = read_runs(tmp_path / "runs")
+    assert records.cycles.seed.unique().tolist() == [seed] and (records.runs.problem != "").sum() == 1
+
+
+def test_numbers_as_texts_and_a_study_without_hps(tmp_path, monkeypatch, capsys):
+    "YAML reads 1e-3 as a text; a study may compare other things than HPs."
+    monkeypatch.chdir(tmp_path)
+    one = load_study(mine(("lr: 0.1", "lr: 1e-1"))(tmp_path))
+    assert one.hps == {"HP 1": (0.1, 0.005)} and "lr0.1-" in str(one.experiments("al")[0].folder)
+    path = mine(("  hp:\n    HP 1: {lr: 0.1, weight_decay: 0.005}\n", ""))(tmp_path)
+    Path(path).write_text(Path(path).read_text().replace("{hp: [HP 1], ", "{"))
+    for run_of_study in load_study(path).experiments("al"):
+        parameters = {name: value for name, value in run_of_study.parameters.items() if name not in ("out_dir", *SMALL)}
+        recorded(**parameters)(tmp_path)
+    tables.main([str(tmp_path / "runs"), "--study", path])
+    assert "lr 0.1, wd 0.0005" in capsys.readouterr().out
+    status.main([path])
+    assert "4 runs: 4 missing" in capsys.readouterr().out

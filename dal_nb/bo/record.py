@@ -115,19 +115,25 @@ def make_bo_config(
     return BOConfig(**{**BO_PRESETS[preset], **given})
 
 # %% ../../nbs/bo/04_record.ipynb #9f5ca9b0
+def _read_object(path: Path) -> dict:
+    "The object of a JSON file. `ValueError` for anything else."
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict) or not found: raise ValueError("it holds no object")
+    return found
+
 class BOFolder(RunFolder):
     "The state of one search on disk: complete, resumable, or locked by a live process."
 
     @property
     def record(self) -> dict | None:
         "`bo.json` as a dict, or None."
-        return self._read("bo.json", lambda path: json.loads(path.read_text()))
+        return self._read("bo.json", _read_object)
 
     @property
     def trials(self) -> list[dict]:
         "One dict a trial that was started: trial, hps, state, folds."
         names = sorted(path.name for path in (self.path / "trials").glob("*.json"))
-        return [self._read(f"trials/{name}", lambda path: json.loads(path.read_text())) for name in names]
+        return [self._read(f"trials/{name}", _read_object) for name in names]
 
     @property
     def is_complete(self) -> bool:

@@ -38,7 +38,11 @@ def read_jobs(
     "Everything that was submitted for a study, in order of submission."
     path = Path(root) / "slurm" / "jobs.csv"
     if not path.exists(): return pd.DataFrame(columns=JOBS)
-    return read_csv(path).astype({"job": str})
+    try:
+        return read_csv(path).astype({"job": str})[JOBS]
+    except (ValueError, KeyError) as error:
+        what = f"{path} is damaged ({error})"
+        raise ValueError(f"{what}. Remove it, when no task of the study is in the queue.") from error
 
 # %% ../../nbs/slurm/02_status.ipynb #de9bc573
 Queue = dict[tuple[str, str, int], tuple[str, str]]  # (job, name, index) → (state, reason), in SLURM's words

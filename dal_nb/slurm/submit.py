@@ -44,9 +44,13 @@ class Submission:
 
 # %% ../../nbs/slurm/03_submit.ipynb #047e95d1
 def read_submission(root: str | Path) -> Submission | None:
-    "The last submission of a study; None where there was none."
+    "The last submission of a study; None where there was none. `ValueError` for a damaged file."
     path = Path(root) / "slurm" / "submit.json"
-    return Submission(**json.loads(path.read_text())) if path.exists() else None
+    if not path.exists(): return None
+    try:
+        return Submission(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Remove it, and submit the study with dal_nb_submit.") from error
 
 # %% ../../nbs/slurm/03_submit.ipynb #432ae1fe
 def sbatch(
@@ -207,8 +211,9 @@ def _checked(study, how) -> str:
         with redirect_stdout(io.StringIO()):
             check_inputs(study, how.data_dir, download=False)
     except FileNotFoundError as error:
-        return f"Checked: names of strategies, models and recipes. Not checked, as it needs the data: {error}"
-    return "Checked: strategies, models and recipes, on the data."
+        return ("Checked: names of strategies, models and recipes. Not checked, for want of the data: budgets, and "
+                f"whether models and strategies suit them. {error}")
+    return "Checked: strategies, models, recipes and budgets, on the data."
 
 # %% ../../nbs/slurm/03_submit.ipynb #0a41b7f2
 def _submit_words() -> argparse.ArgumentParser:
@@ -303,9 +308,12 @@ def resubmit(arguments: Sequence[str] | None = None):
     parser.add_argument("--root", default="", help="where the run folders are; studies/STUDY unless given")
     a = parser.parse_args(arguments)
     root = absolute_root(a.root, a.study)
-    how = read_submission(root)
+    try:
+        how = read_submission(root)
+        jobs = read_jobs(root)
+    except ValueError as error:
+        sys.exit(f"{error}")
     if how is None:
         sys.exit(f"Nothing was submitted below {root}: dal_nb_submit {a.study} does it; "
                  "or say with --root where the runs are.")
-    jobs = read_jobs(root)
     _carefully(root, how, a.dry_run, known=set(zip(jobs.array, jobs.run)))

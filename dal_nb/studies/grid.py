@@ -17,7 +17,7 @@ from fastcore.basics import patch
 import dal_nb
 from ..bo.record import make_bo_config
 from ..config import _WITH_OPTIONS, RunConfig, make_config, run_path
-from ..lookup import parse_call, unknown_name
+from ..lookup import _one_line, parse_call, unknown_name
 
 # %% ../../nbs/studies/00_grid.ipynb #1210b2c7
 def grid_number(
@@ -194,7 +194,7 @@ def _check_entry(axis, name, values):
         raise ValueError(f"{axis}: {name} must be parameters, as in {{lr: 0.1, weight_decay: 0.005}}, "
                          f"got {values[name]!r}.")
     text = str(name)
-    if not text.isprintable() or ".." in Path(text).parts:
+    if not _one_line(text) or ".." in Path(text).parts:
         raise ValueError(f"{axis}: {text!r} cannot be a part of a path. Choose a name of one line without '..'.")
 
 # %% ../../nbs/studies/00_grid.ipynb #3bf63782
