@@ -39,7 +39,7 @@ from ..files import write_csv, write_json
 from ..lookup import unknown_name
 from ..posterior import check_posterior
 from ..record import RunFolder
-from ..setup import as_begun, code_of, fastest_threads, resolve
+from ..setup import as_begun, code_of, best_threads, resolve
 from ..tracking import check_tracker
 
 # %% ../../nbs/bo/04_record.ipynb #47f914df
@@ -268,7 +268,7 @@ def settle_recipe(
                 raise ValueError(f"The space of model cannot have the choice 'auto'; name {config.model} instead.")
             check_posterior(resolve(replace(config, **{name: value}), data), data, n_labels)
     threads = bo.run_dir and RunFolder(bo.run_dir).threads
-    return replace(config, threads=threads or fastest_threads(config, data, resolve_device(config.device)))
+    return replace(config, threads=threads or best_threads(config, data, resolve_device(config.device)))
 
 # %% ../../nbs/bo/04_record.ipynb #08e09771
 def _check_start(
