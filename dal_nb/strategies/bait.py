@@ -6,6 +6,8 @@
 __all__ = ['bait']
 
 # %% ../../nbs/strategies/15_bait.ipynb #2a08e004
+from copy import copy
+
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
@@ -89,8 +91,8 @@ def _full_gram(
 ) -> Tensor:          # CD_CD
     "The sum of LᵀL ⊗ h hᵀ"
     n_classes = l_N_C_C.shape[2]
-    w_N_C_C = l_N_C_C.mT @ l_N_C_C
-    gram_C_D_C_D = h_N_D.new_empty(n_classes, h_N_D.shape[1], n_classes, h_N_D.shape[1])
+    w_N_C_C = (l_N_C_C.mT @ l_N_C_C).to(h_N_D)
+    gram_C_D_C_D = l_N_C_C.new_empty(n_classes, h_N_D.shape[1], n_classes, h_N_D.shape[1])
     for c in range(n_classes):
         for other in range(c + 1):
             gram_C_D_C_D[c, :, other] = _gram(h_N_D, w_N_C_C[:, c, other])
@@ -114,15 +116,18 @@ class _RankC:
         self.g_N_C_C = self.blocks(a_CD_CD @ fisher_CD_CD @ a_CD_CD)
 
     def blocks(self, b_CD_CD: Tensor) -> Tensor:
-        "hᵀ B h for each C x C block of a matrix, N_C_C"
-        c = self.l_N_C_C.shape[2]
+        "hᵀ B h for each C x C block of a symmetric matrix, N_C_C"
+        n, c, _ = self.l_N_C_C.shape
         d = self.h_N_D.shape[1]
-        rows_C_D_CD = b_CD_CD.view(c, d, c * d)
-        blocks = []
-        for h in self.h_N_D.split(1024):
-            rows = [((h @ b).view(-1, c, d) @ h[:, :, None]).squeeze(2) for b in rows_C_D_CD]
-            blocks.append(torch.stack(rows, dim=1))
-        return torch.cat(blocks)
+        products_N_C_C = b_CD_CD.new_empty(n, c, c)
+        for h, products in zip(self.h_N_D.split(1024), products_N_C_C.split(1024)):
+            h = h.to(b_CD_CD)
+            for k in range(c):
+                rows = b_CD_CD[k * d:(k + 1) * d, k * d:]
+                row = ((h @ rows).view(-1, c - k, d) @ h[:, :, None]).squeeze(2)
+                products[:, k, k:] = row
+                products[:, k:, k] = row
+        return products_N_C_C
 
     def gain(self, sign: int) -> Tensor:
         "By how much the trace falls with one more (1), or grows with one less (-1)"
@@ -136,13 +141,14 @@ class _RankC:
         c = self.l_N_C_C.shape[2]
         d = self.h_N_D.shape[1]
         l_C_C = self.l_N_C_C[i]
-        u_CD_C = (self.a_CD_CD.view(-1, d) @ self.h_N_D[i]).view(-1, c) @ l_C_C.T
+        u_CD_C = (self.a_CD_CD.view(-1, d) @ self.h_N_D[i].double()).view(-1, c) @ l_C_C.T
         fu_CD_C = self.fisher_CD_CD @ u_CD_C
         inner_C_C = sign * torch.eye(c).to(l_C_C) + l_C_C @ self.m_N_C_C[i] @ l_C_C.T
         s_C_C = torch.linalg.inv_ex(inner_C_C)[0].nan_to_num(0, 0, 0)
         both_CD_2C = torch.cat([u_CD_C, self.a_CD_CD @ fu_CD_C], dim=1)
         both_D_2CC = both_CD_2C.view(c, d, -1).transpose(0, 1).flatten(1)
-        xu, xy = (self.h_N_D @ both_D_2CC).view(-1, c, 2 * c).split(c, dim=2)
+        products_N_2CC = (self.h_N_D @ both_D_2CC.to(self.h_N_D)).double()
+        xu, xy = products_N_2CC.view(-1, c, 2 * c).split(c, dim=2)
         us = xu @ s_C_C
         cross = us @ xy.mT
         self.m_N_C_C = self.m_N_C_C - us @ xu.mT
@@ -151,9 +157,10 @@ class _RankC:
 
     def only(self, picks: list[int]):
         "The same for some of the candidates"
-        some = object.__new__(_RankC)
-        rows = {name: x[picks] if name.endswith("N_C_C") or name == "h_N_D" else x for name, x in vars(self).items()}
-        some.__dict__.update(rows)
+        some = copy(self)
+        some.h_N_D = self.h_N_D[picks].double()
+        for name in ("l_N_C_C", "m_N_C_C", "g_N_C_C"):
+            setattr(some, name, getattr(self, name)[picks])
         return some
 
 # %% ../../nbs/strategies/15_bait.ipynb #7137a4a6
@@ -219,12 +226,12 @@ def _full(
         raise ValueError(f"bait(form='full') needs {gigabytes:.0f} GB for {n_classes} classes of {width // n_classes} "
                          f"features and {n_all} candidates; it is for few classes: use bait(form='binary')")
     n_labeled = 0 if labeled is None else len(labeled)
-    h_N_D = outputs.features_N_D.double()
+    h_N_D = outputs.features_N_D
     l_N_C_C = _roots(outputs.logits_N_C)
     fisher = _full_gram(l_N_C_C, h_N_D)
     precision = torch.eye(width).to(fisher)
     if labeled is not None:
-        known = _full_gram(_roots(labeled.logits_N_C), labeled.features_N_D.double())
+        known = _full_gram(_roots(labeled.logits_N_C), labeled.features_N_D)
         precision += known / (n_labeled + n)
         fisher += known
     a = torch.cholesky_inverse(torch.linalg.cholesky(precision))
