@@ -39,7 +39,7 @@ from ..files import write_csv, write_json
 from ..lookup import unknown_name
 from ..posterior import check_posterior
 from ..record import RunFolder
-from ..setup import as_begun, code_of, best_threads, resolve
+from ..setup import _as_begun, best_threads, code_of, resolve
 from ..tracking import check_tracker
 
 # %% ../../nbs/bo/04_record.ipynb #47f914df
@@ -303,7 +303,7 @@ def prepare_bo(
     indices, cycle, al_test = find_labels(bo, len(data.x_train))
     path = Path(bo.out_dir or Path(bo.run_dir) / f"bo{len(indices)}").resolve()
     begun = BOFolder(path).record or {}
-    config = as_begun(config, begun.get("task", {}).get("recipe"))
+    config = _as_begun(config, begun.get("task", {}).get("recipe"))
     y = data.y_train[indices]
     n_folds, notes = possible_folds(y, bo.n_folds)
     own = own_hps(bo.space, resolve(config, data))
