@@ -64,7 +64,7 @@ _libraries = {}  # name before the colon -> adapter
 def register_library(
     name: str,  # before the colon
 ) -> Callable:  # decorator
-    "Register the function below, from a name of another library to a `Strategy`; it says `ValueError` for what cannot be"
+    "Register the function below, which makes a `Strategy` of a name of the library, or raises a `ValueError`"
     def _register(adapter: Callable[[str], Strategy]):
         _libraries[name] = adapter
         return adapter
