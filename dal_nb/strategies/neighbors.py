@@ -46,32 +46,46 @@ def block_pairs(
         for j in range(end, n, columns):
             yield slice(i, end), slice(j, min(j + columns, n))
 
-# %% ../../nbs/strategies/05_neighbors.ipynb #4844017a
+# %% ../../nbs/strategies/05_neighbors.ipynb #4f0a8561
+def _exact(
+    x_N_D: Tensor,
+    y_M_D: Tensor,
+    index_N_K: Tensor,  # for each point, rows of y
+) -> Tensor:            # (N, K)
+    "Squared distances from differences, in blocks of at most 16 MB"
+    size = max(2**22 // (y_M_D.shape[1] * max(index_N_K.shape[1], 1)), 1)
+    parts = zip(x_N_D.split(size), index_N_K.split(size))
+    return torch.cat([(x[:, None] - y_M_D[index]).square().sum(2) for x, index in parts])
+
+# %% ../../nbs/strategies/05_neighbors.ipynb #bbbb3432
 def nearest_neighbors(
     x_N_D: Tensor,                 # finite
     k: int,                        # neighbours; fewer where there are not so many
     y_M_D: Tensor | None = None,   # among these; `None`: among the other rows of x
+    own_N: Tensor | None = None,   # where each point itself lies in y: it is not its own neighbour
 ) -> tuple[Tensor, Tensor]:        # squared distances and positions, both (N, K), nearest first
     "The k nearest neighbours of each point, in blocks of 16 MB"
-    among_x = y_M_D is None
-    y_M_D = x_N_D if among_x else y_M_D
+    if y_M_D is None:
+        y_M_D = x_N_D
+        own_N = torch.arange(len(x_N_D), device=x_N_D.device)
     mean_D = y_M_D.mean(0)
     x_N_D = x_N_D - mean_D
-    y_M_D = x_N_D if among_x else y_M_D - mean_D
+    y_M_D = y_M_D - mean_D
     scale = torch.minimum(scale_to_one(x_N_D), scale_to_one(y_M_D))
-    k = min(k, len(y_M_D) - among_x)
+    x_N_D *= scale
+    y_M_D *= scale
+    k = min(k, len(y_M_D) - (own_N is not None))
     found = []
     for rows in torch.arange(len(x_N_D), device=x_N_D.device).split(max(2**22 // len(y_M_D), 1)):
-        d2 = sq_dists(x_N_D[rows] * scale, y_M_D * scale)
-        if among_x:
-            d2[torch.arange(len(rows)), rows] = torch.inf
-        index = d2.topk(k, largest=False).indices.sort(1).values
-        d2 = torch.stack([(x_N_D[rows] - y_M_D[index[:, j]]).square().sum(1) for j in range(k)], 1) if k else d2[:, :0]
-        d2, order = d2.sort(dim=1, stable=True)
-        found.append((d2, index.gather(1, order)))
+        d2 = sq_dists(x_N_D[rows], y_M_D)
+        if own_N is not None:
+            d2.scatter_(1, own_N[rows, None], torch.inf)
+        index = d2.topk(k, largest=False).indices.sort(dim=1).values
+        d2, order = _exact(x_N_D[rows], y_M_D, index).sort(dim=1, stable=True)
+        found.append((d2 / scale / scale, index.gather(1, order)))
     return torch.cat([d2 for d2, _ in found]), torch.cat([index for _, index in found])
 
-# %% ../../nbs/strategies/05_neighbors.ipynb #8ca3d61c
+# %% ../../nbs/strategies/05_neighbors.ipynb #499d1fce
 def _symmetric_lists(
     pairs: list[Tensor],      # each (2, E) int32: i < j
     n: int,                   # points
@@ -87,7 +101,7 @@ def _symmetric_lists(
     graph.sort_indices()
     return torch.from_numpy(graph.indptr.astype(np.int64)), torch.from_numpy(graph.indices)
 
-# %% ../../nbs/strategies/05_neighbors.ipynb #c97bedc8
+# %% ../../nbs/strategies/05_neighbors.ipynb #5a7d7303
 def neighbors_within(
     x_N_D: Tensor,        # near the origin, of moderate size
     radius: float,
@@ -113,7 +127,7 @@ def neighbors_within(
             degree_N[columns] += near.sum(0)
     return degree_N, _symmetric_lists(pairs, len(x_N_D)) if n_edges <= limit else None
 
-# %% ../../nbs/strategies/05_neighbors.ipynb #7fd008e2
+# %% ../../nbs/strategies/05_neighbors.ipynb #b1d86409
 def list_entries(
     starts_N1: Tensor,  # of the lists, and the end of the last one
     rows_K: Tensor,     # which lists
