@@ -149,17 +149,24 @@ def nearest_points(
             d2_K_N[k:, picks[-1]] = torch.inf
     return free[picks]
 
-# %% ../../nbs/strategies/05_kmeans.ipynb #9f94810c
+# %% ../../nbs/strategies/05_kmeans.ipynb #4ddce71a
 def pick_by_clusters(
     x_N_D: Tensor,                    # points
     n: int,                           # picks, at most N
     *,
     weights_N: Tensor | None = None,  # of the points
+    allowed_N: Tensor | None = None,  # mask of those to be clustered; `None`: all
     generator: torch.Generator,
 ) -> Tensor:                          # (n,) distinct positions, on the CPU
-    "The points nearest to the centres of n clusters; where there are fewer, the rest at random"
-    centers_K_D, _ = kmeans(x_N_D, n, weights_N=weights_N, generator=generator)
-    picks = nearest_points(x_N_D, centers_K_D).cpu()
+    "The points nearest to the centres of n clusters of the allowed points; where there are fewer, the rest at random"
+    allowed_N = torch.ones(len(x_N_D), dtype=torch.bool) if allowed_N is None else allowed_N.cpu()
+    picks = allowed_N.nonzero()[:, 0]
+    if len(picks) > n:
+        x = x_N_D if allowed_N.all() else x_N_D[picks.to(x_N_D.device)]
+        weights = None if weights_N is None else weights_N[picks.to(weights_N.device)]
+        centers_K_D, _ = kmeans(x, n, weights_N=weights, generator=generator)
+        picks = picks[nearest_points(x, centers_K_D).cpu()]
     others = torch.ones(len(x_N_D), dtype=torch.bool).index_fill(0, picks, False).nonzero()[:, 0]
-    shuffled = torch.randperm(len(others), generator=generator, device=generator.device).cpu()
-    return torch.cat([picks, others[shuffled][:n - len(picks)]])
+    others = others[torch.randperm(len(others), generator=generator, device=generator.device).cpu()]
+    others = others[allowed_N[others].argsort(descending=True, stable=True)]
+    return torch.cat([picks, others[:n - len(picks)]])
