@@ -85,19 +85,19 @@ def nearest_neighbors(
         found.append((d2 / scale / scale, index.gather(1, order)))
     return torch.cat([d2 for d2, _ in found]), torch.cat([index for _, index in found])
 
-# %% ../../nbs/strategies/05_neighbors.ipynb #499d1fce
+# %% ../../nbs/strategies/05_neighbors.ipynb #5ddcec62
 def _symmetric_lists(
     pairs: list[Tensor],      # each (2, E) int32: i < j
     n: int,                   # points
 ) -> tuple[Tensor, Tensor]:   # starts, columns
     "Lists of neighbours from pairs that are there once, each point its own neighbour"
     import numpy as np
-    from scipy.sparse import coo_matrix, identity
-    i, j = torch.cat(pairs, 1).numpy() if pairs else np.zeros((2, 0), dtype=np.int32)
+    from scipy.sparse import coo_matrix
+    i, j = torch.cat([torch.arange(n, dtype=torch.int32).expand(2, n), *pairs], 1).numpy()
+    pairs.clear()
     upper = coo_matrix((np.ones(len(i), dtype=np.int8), (i, j)), shape=(n, n)).tocsr()
     del i, j
-    pairs.clear()
-    graph = upper + upper.T.tocsr() + identity(n, dtype=np.int8, format="csr")
+    graph = upper + upper.T.tocsr()
     graph.sort_indices()
     return torch.from_numpy(graph.indptr.astype(np.int64)), torch.from_numpy(graph.indices)
 
