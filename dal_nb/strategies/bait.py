@@ -25,7 +25,7 @@ def _gram(
 ) -> Tensor:           # D_D, float64
     "The sum of weight * h hᵀ"
     blocks = zip(h_N_D.split(rows), weights_N.split(rows))
-    return sum(((w[:, None] * h).T @ h).double() for h, w in blocks)
+    return sum((w[:, None] * h.double()).T @ h.double() for h, w in blocks)
 
 def _coordinates(
     precision_D_D: Tensor,     # the inverse of A, at least the identity
@@ -41,17 +41,14 @@ def _coordinates(
 class _RankOne:
     "Candidates whose information is x xᵀ, in coordinates in which A starts as the identity"
     def __init__(self,
-        x_N_D: Tensor,
+        x_N_D: Tensor,     # float64
         fisher_D: Tensor,  # diagonal
     ):
         self.x_N_D = x_N_D
         self.fisher_D = fisher_D
         self.a_D_D = torch.eye(len(fisher_D)).to(fisher_D)
-        self.m_N, self.g_N = self.products(torch.stack([torch.ones_like(fisher_D), fisher_D]), x_N_D.split(8192))
-
-    def products(self, weights_2_D, blocks):
-        "Weighted sums of squares"
-        return torch.cat([linear(x.square(), weights_2_D.to(x)) for x in blocks]).double().unbind(1)
+        weights_2_D = torch.stack([torch.ones_like(fisher_D), fisher_D])
+        self.m_N, self.g_N = torch.cat([linear(x.square(), weights_2_D) for x in x_N_D.split(8192)]).unbind(1)
 
     def gain(self, sign: int) -> Tensor:
         "By how much the trace falls with one more (1), or grows with one less (-1)"
@@ -59,20 +56,19 @@ class _RankOne:
 
     def update(self, i: int, sign: int):
         "Add (1) or drop (-1) a candidate"
-        v_D = self.x_N_D[i].double()
+        v_D = self.x_N_D[i]
         u_D = self.a_D_D @ v_D
         fu_D = self.fisher_D * u_D
         inner = sign + v_D @ u_D
         s = 1 / torch.where(inner * sign > 1e-12, inner, sign * 1e-12)
-        both_2_D = torch.stack([u_D, self.a_D_D @ fu_D]).to(self.x_N_D)
-        xu_N, xy_N = linear(self.x_N_D, both_2_D).double().unbind(1)
+        xu_N, xy_N = linear(self.x_N_D, torch.stack([u_D, self.a_D_D @ fu_D])).unbind(1)
         self.m_N = (self.m_N - s * xu_N.square()).clamp_min(0)
         self.g_N = (self.g_N + s * xu_N * (s * (u_D @ fu_D) * xu_N - 2 * xy_N)).clamp_min(0)
         self.a_D_D.addr_(u_D, u_D, alpha=-float(s))
 
     def only(self, picks: list[int]):
         "The same for some of the candidates, all of which were added; without the rounding so far"
-        x_N_D = self.x_N_D[picks].double()
+        x_N_D = self.x_N_D[picks]
         one = torch.eye(len(self.fisher_D)).to(x_N_D)
         basis_D_D, fisher_D = _coordinates(one + x_N_D.T @ x_N_D, self.fisher_D.diag())
         return _RankOne(x_N_D @ basis_D_D, fisher_D)
@@ -91,7 +87,7 @@ def _full_gram(
 ) -> Tensor:          # CD_CD
     "The sum of LᵀL ⊗ h hᵀ"
     n_classes = l_N_C_C.shape[2]
-    w_N_C_C = (l_N_C_C.mT @ l_N_C_C).to(h_N_D)
+    w_N_C_C = l_N_C_C.mT @ l_N_C_C
     gram_C_D_C_D = l_N_C_C.new_empty(n_classes, h_N_D.shape[1], n_classes, h_N_D.shape[1])
     for c in range(n_classes):
         for other in range(c + 1):
@@ -189,7 +185,7 @@ def _forward_backward(
 # %% ../../nbs/strategies/15_bait.ipynb #ab530a93
 def _binary_weights(logits_N_C: Tensor) -> Tensor:
     "q (1 - q) for q = max p, with all its digits where q is nearly 1"
-    other_N = loss_gradient(logits_N_C).amax(1)
+    other_N = loss_gradient(logits_N_C.double()).amax(1)
     return other_N * (1 - other_N)
 
 def _binary(
@@ -208,8 +204,10 @@ def _binary(
     precision_D_D = torch.eye(len(known_D_D)).to(known_D_D) + known_D_D / (n_labeled + n)
     fisher_D_D = (fisher_D_D + known_D_D) / (len(h_N_D) + n_labeled)
     basis_D_D, fisher_D = _coordinates(precision_D_D, fisher_D_D)
-    x_N_D = h_N_D @ basis_D_D.to(h_N_D)
-    x_N_D *= (w_N[:, None] * (n / (n_labeled + n))).sqrt()
+    scale_N_1 = (w_N[:, None] * (n / (n_labeled + n))).sqrt()
+    x_N_D = torch.empty_like(h_N_D, dtype=torch.float64)
+    for x, h, scale in zip(x_N_D.split(8192), h_N_D.split(8192), scale_N_1.split(8192)):
+        torch.mm(scale * h.double(), basis_D_D, out=x)
     return _RankOne(x_N_D, fisher_D)
 
 # %% ../../nbs/strategies/15_bait.ipynb #504af26a
