@@ -27,7 +27,7 @@ setup(
     package_data={"dal_nb": ["results/*.csv", "studies/*.yaml"]},
     python_requires=">=" + settings["min_python"],
     install_requires=settings["requirements"].split(),
-    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "docs", "tracking")},
+    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "docs", "tracking", "peers")},
     entry_points={"console_scripts": scripts, "nbdev": [f"{settings['lib_name']}={settings['lib_name']}._modidx:d"]},
     zip_safe=False,
 )

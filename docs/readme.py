@@ -12,6 +12,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = "docs/images"
+LINK = re.compile(r"\]\((?!https?:|#|/)([^)]+)\)")  # to a place in the repository
 
 
 def alt_text(cell) -> str:
@@ -32,7 +33,7 @@ def output(cell, number, files):
             files[path] = base64.b64decode(data["image/png"])
             yield f"![{alt_text(cell)}]({path})"
         elif "text/markdown" in data:
-            yield data["text/markdown"]
+            yield LINK.sub(from_top, data["text/markdown"])
         elif pictured:  # the text beside a picture is the name of its class
             continue
         elif text := out.get("text") or data.get("text/plain"):
@@ -57,7 +58,7 @@ def readme() -> dict[str, bytes]:  # path from the top of the repository → con
         if cell.source.startswith("#| hide"):
             continue
         if cell.cell_type == "markdown":
-            blocks.append(re.sub(r"\]\((?!https?:|#|/)([^)]+)\)", from_top, cell.source))
+            blocks.append(LINK.sub(from_top, cell.source))
         elif cell.cell_type == "code":
             if not cell.source.startswith("#| echo: false"):
                 blocks.append(f"```python\n{code(cell)}\n```")
