@@ -56,6 +56,7 @@ class RunConfig:
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest that is there
     out_dir: str = "runs"  # run folders are made below it
     tracker: str = "none"  # none, tensorboard, mlflow: where cycles are logged beside the run folder
+    predictions: bool = True  # record the predicted class of each test image in every cycle
 
     def __post_init__(self):
         for field in fields(self):
@@ -220,7 +221,7 @@ SCHEMA = 2  # of config.json and bo.json
 ADDED_FIELDS = dict(  # field → what it was before it could be chosen
     embedding="", dropout=0.0, optimizer="sgd", schedule="cosine", label_smoothing=0.0,
     posterior="none", posterior_samples=10, members=5, tracker="none",
-    threads=0, feature_scaling="per_dimension",
+    threads=0, feature_scaling="per_dimension", predictions=False,
 )
 RENAMED = {}  # old name of a field → its name today
 
@@ -232,7 +233,7 @@ def upgraded(
     return {**ADDED_FIELDS, **today}
 
 # %% ../nbs/01_config.ipynb #dccb796c
-PLACE = ("data_dir", "download", "device", "out_dir", "tracker")  # fields that do not define the result
+PLACE = ("data_dir", "download", "device", "out_dir", "tracker", "predictions")  # fields that do not define the result
 _SETTLED = ("threads",)  # fields of which the record of the first start says what they came to
 
 def differing(

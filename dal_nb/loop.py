@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['query', 'evaluate', 'has_opinion', 'labels_per_class', 'peak_memory_mb', 'training_columns', 'n_labeled_at',
-           'n_cycles', 'resume', 'train', 'checkpoint_of', 'extend', 'run_cycle', 'run_al', 'NetworkView']
+           'n_cycles', 'resume', 'bought_after', 'train', 'checkpoint_of', 'extend', 'run_cycle', 'run_al',
+           'NetworkView']
 
 # %% ../nbs/17_loop.ipynb #3b6e51f5
 import math
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ from .models import build_model
 from .pool import Pool, initial_labels
 from .posterior import Posterior, joint_log, make_posterior, n_networks
 from .predict import metrics
+from .predictions import predictions_of
 from .progress import Progress
 from .record import RunFolder
 from .seeds import generator, seed_for
@@ -68,14 +71,17 @@ def _finite(outputs: Outputs | None) -> bool:
     return all(bool(x.isfinite().all()) for x in tensors)
 
 # %% ../nbs/17_loop.ipynb #930c6513
-def evaluate(setup: Setup, posterior: Posterior) -> dict[str, float]:
-    "Metrics of the predictive mean on the test set and on the held-out examples: test_accuracy, test_nll, …, val_ece."
-    row = {}
-    parts = dict(test=(setup.data.x_test, setup.data.y_test), val=(setup.x_val, setup.y_val))
-    for part, (x, y) in parts.items():
-        if not len(y): continue
-        row |= {f"{part}_{name}": value for name, value in metrics(posterior.predictive(x), y).items()}
-    return row
+def evaluate(
+    setup: Setup,
+    posterior: Posterior,
+) -> tuple[dict[str, float], Tensor]:  # test_accuracy, test_nll, …, val_ece; logits_N_C of the test images
+    "Metrics of the predictive mean on the test set and on the held-out examples, where there are any."
+    test_logits_N_C = posterior.predictive(setup.data.x_test)
+    measured = dict(test=metrics(test_logits_N_C, setup.data.y_test))
+    if len(setup.y_val):
+        measured["val"] = metrics(posterior.predictive(setup.x_val), setup.y_val)
+    row = {f"{part}_{name}": value for part, found in measured.items() for name, value in found.items()}
+    return row, test_logits_N_C
 
 def has_opinion(row: dict[str, float]) -> bool:
     "Has the network an opinion on all examples that it was evaluated on? The NLL is finite where its logits are."
@@ -117,14 +123,16 @@ def resume(setup: Setup, folder: RunFolder) -> tuple[Pool, int]:  # pool, cycle 
     "The pool and the next cycle as the folder has them. `ValueError` for a selection that cannot be."
     config = setup.config
     y_train = setup.data.y_train
-    cycle = len(folder.cycles)
+    cycles = folder.cycles
+    cycle = len(cycles)
     if cycle == 0:
         balanced = config.init == "balanced"
         first = initial_labels(setup.pool, y_train, config.n_init, generator(config.seed, "init"), balanced)
         return setup.pool.acquire(first, 0), 0
+    _ = folder.predictions  # damage is told now, and not after a training
     selected = folder.selected
-    selected = selected[selected.cycle <= cycle]
-    reached = len(selected) == n_labeled_at(config, cycle - 1) and cycle < n_cycles(config)  # a smaller budget
+    reached = cycle < n_cycles(config) and not bought_after(cycles, selected)  # a smaller budget
+    selected = selected[selected.cycle <= cycle - reached]
     try:
         pool = setup.pool.replay(selected)
         _check_replayed(pool, selected, n_labeled_at(config, cycle - reached), y_train)
@@ -132,6 +140,11 @@ def resume(setup: Setup, folder: RunFolder) -> tuple[Pool, int]:  # pool, cycle 
         raise ValueError(f"{folder.path / 'selected.csv'} is damaged: {error} Restore it from a copy, or delete "
                          f"{folder.path} to start this run afresh.") from None
     return (extend(setup, folder, pool, cycle - 1) if reached else pool), cycle
+
+def bought_after(cycles: pd.DataFrame, selected: pd.DataFrame) -> bool:
+    "Did the last finished cycle buy labels? Those of a query that died before it counted do not count."
+    undone = "chosen_by" in cycles and cycles.chosen_by.iloc[-1] == "-"
+    return not undone and bool((selected.cycle == len(cycles)).any())
 
 def _check_replayed(pool, selected, n_labeled, y_train):
     "`ValueError` where recorded labels are not as many as they must be, or not those of the data."
@@ -229,7 +242,8 @@ def run_cycle(
     data = setup.data
     models, log = train(setup, folder, pool.labeled, cycle, on_epoch)
     posterior = make_posterior(models, data, config, pool.labeled, generator(config.seed, "posterior", cycle))
-    row = dict(cycle=cycle, n_labeled=len(pool), **evaluate(setup, posterior), **training_columns(log))
+    measured, logits_N_C = evaluate(setup, posterior)
+    row = dict(cycle=cycle, n_labeled=len(pool), **measured, **training_columns(log))
     row["labels_per_class"] = labels_per_class(setup, pool)
     row["diverged"] = log.diverged or not has_opinion(row)
     row["chosen_by"] = "-"
@@ -240,7 +254,8 @@ def run_cycle(
         pool = pool.acquire(picks, cycle + 1)
     row["query_seconds"] = time.perf_counter() - start
     row["peak_memory_mb"] = peak_memory_mb(data.y_train.device)
-    folder.commit(row, pool.to_frame(data.y_train), checkpoint_of(models))
+    predictions = predictions_of(logits_N_C, data.y_test, cycle) if config.predictions else None
+    folder.commit(row, pool.to_frame(data.y_train), checkpoint_of(models), predictions)
     return pool, row
 
 # %% ../nbs/17_loop.ipynb #42cddf59

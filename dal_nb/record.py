@@ -27,6 +27,7 @@ from torch import Tensor
 from .config import SCHEMA, RunConfig, differing, upgraded
 from .environment import environment
 from .files import read_csv, write_csv, write_json, write_tensors
+from .predictions import Predictions, read_predictions, write_predictions
 
 # %% ../nbs/15_record.ipynb #dc1c4ac5
 class RunFolder:
@@ -107,6 +108,12 @@ def selected(self: RunFolder) -> pd.DataFrame:
     "The labeled images in order of acquisition, with those that were bought after the last finished cycle."
     frame = self._read("selected.csv", lambda path: _read_table(path, SELECTED_COLUMNS))
     return pd.DataFrame(columns=list(SELECTED_COLUMNS), dtype=int) if frame is None else frame
+
+@patch(as_prop=True)
+def predictions(self: RunFolder) -> Predictions | None:
+    "The predictions after each finished cycle that has them; None for a run without."
+    found = read_predictions(self.path / "predictions.npz")
+    return found.until(len(self.cycles)) if found else None
 
 @patch(as_prop=True)
 def is_complete(self: RunFolder) -> bool:
@@ -271,6 +278,7 @@ def commit(
     row: dict,  # this cycle's row of cycles.csv
     selected: pd.DataFrame,  # all labels bought so far, with those that this cycle bought
     state: dict[str, Tensor],  # the state dict of the model, or of all networks of an ensemble
+    predictions: Predictions | None = None,  # of this cycle; None leaves what is there
 ):
     "Write a finished cycle. The rename of `cycles.csv` is the moment at which it counts."
     cycle = row["cycle"]
@@ -278,8 +286,21 @@ def commit(
     last = pd.DataFrame([row])
     write_tensors(self.path / f"checkpoint-cycle{cycle}.pt", state)
     write_csv(self.path / "selected.csv", selected)
+    if predictions:
+        self._add_predictions(predictions)
     write_csv(self.path / "cycles.csv", pd.concat([earlier, last], ignore_index=True) if len(earlier) else last)
     self.tidy()
+
+@patch
+def _add_predictions(self: RunFolder, predictions: Predictions):
+    "Write the predictions of a cycle behind those of the finished ones."
+    before = self.predictions
+    try:
+        joined = before.then(predictions) if before else predictions
+    except ValueError as error:
+        where = self.path / "predictions.npz"
+        raise ValueError(f"{where} is not of this run: {error}. Delete it; the run goes on without it.") from None
+    write_predictions(self.path / "predictions.npz", joined)
 
 @patch
 def tidy(self: RunFolder):

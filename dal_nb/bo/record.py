@@ -38,6 +38,7 @@ from ..environment import environment, resolve_device
 from ..files import write_csv, write_json
 from ..lookup import unknown_name
 from ..posterior import check_posterior
+from ..predictions import Predictions, read_predictions
 from ..record import RunFolder
 from ..setup import _as_begun, best_threads, code_of, resolve
 from ..tracking import check_tracker
@@ -66,6 +67,7 @@ class BOConfig:
     dataset: str = ""  # the file or folder of the data, where it has moved; empty: where the run found it
     device: str = "auto"  # cpu, cuda, mps; auto: the fastest that a trial has
     tracker: str = "none"  # none, tensorboard, mlflow: where trials are logged beside the BO folder
+    predictions: bool = True  # record the class that the last model predicts for each test image
 
     def __post_init__(self):
         for entry in fields(self):
@@ -134,6 +136,11 @@ class BOFolder(RunFolder):
         "One dict a trial that was started: trial, hps, state, folds."
         names = sorted(path.name for path in (self.path / "trials").glob("*.json"))
         return [self._read(f"trials/{name}", _read_object) for name in names]
+
+    @property
+    def predictions(self) -> Predictions | None:
+        "What the last model predicts for each test image, under the cycle of the run; None for a search without."
+        return read_predictions(self.path / "predictions.npz") if self.is_complete else None
 
     @property
     def is_complete(self) -> bool:
@@ -298,7 +305,7 @@ def prepare_bo(
     if not bo.ray_address:
         resolve_device(bo.device)  # another cluster may have what is not here
     place = dict(device=bo.device, data_dir=bo.data_dir or config.data_dir, dataset=bo.dataset or config.dataset)
-    config = replace(config, **place)
+    config = replace(config, **place, predictions=bo.predictions)
     data, mark = load_labeled_data(bo, config, run)
     indices, cycle, al_test = find_labels(bo, len(data.x_train))
     path = Path(bo.out_dir or Path(bo.run_dir) / f"bo{len(indices)}").resolve()

@@ -47,6 +47,7 @@ from ..environment import resolve_device
 from ..files import write_json
 from ..posterior import n_networks
 from ..predict import metrics
+from ..predictions import predictions_of, write_predictions
 from ..progress import Progress
 from ..tracking import open_tracker
 
@@ -417,14 +418,15 @@ def fit_and_test(
     config: RunConfig,  # recipe with the best hyperparameters
     seed: int,
     cycle: int,  # of the streams "weights" and "batches"
-) -> dict[str, object]:  # test metrics as fractions, diverged, images, seconds
+) -> dict[str, object]:  # test metrics as fractions, diverged, images, seconds; predictions
     "Train on all labels and evaluate on the test set, once."
     torch.set_num_threads(config.threads or torch.get_num_threads())
     data = data.to(resolve_device(config.device))
     logits_N_C, log = fit_and_predict(config, data, indices, data.x_test, seed, cycle)
     test = {f"test_{name}": value for name, value in metrics(logits_N_C, data.y_test).items()}
     diverged = log.diverged or not np.isfinite(test["test_nll"])
-    return dict(test=test, diverged=diverged, images=log.images, seconds=log.seconds)
+    predictions = predictions_of(logits_N_C, data.y_test, cycle)
+    return dict(test=test, diverged=diverged, images=log.images, seconds=log.seconds, predictions=predictions)
 
 # %% ../../nbs/bo/05_search.ipynb #15918c9c
 def best_trial(
@@ -455,13 +457,16 @@ def test_last_model(setup: BOSetup, hps: dict[str, object]) -> dict[str, object]
     return ray.get(job.remote(setup.data, setup.indices, config, setup.cv.seed, setup.cycle))
 
 def finish(setup: BOSetup):
-    "Train and test the last model, and complete `bo.json` and `trials.csv`."
+    "Train and test the last model, and complete `trials.csv`, `predictions.npz` and last `bo.json`."
     folder = setup.folder
     folder.save_table()
     table = folder.table()
     trials = folder.trials
     best = best_trial(table, len(setup.cv.folds), setup.bo.objective)
     final = test_last_model(setup, trials[best]["hps"])
+    predictions = final.pop("predictions")
+    if setup.bo.predictions:
+        write_predictions(folder.path / "predictions.npz", predictions)
     cost = dict(
         images=int(table.images.sum()),
         images_unpruned=sum(images_of(setup.cv, trial["hps"]) for trial in trials),

@@ -7,6 +7,7 @@ __all__ = ['STRATEGIES', 'around', 'write_run', 'write_bo', 'write_study']
 
 # %% ../../nbs/results/00_synthetic.ipynb #2b85a764
 import json
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..config import HPS, SCHEMA, RunConfig, run_path
+from ..data import fingerprint
 
 # %% ../../nbs/results/00_synthetic.ipynb #dec3e39e
 def around(
@@ -72,21 +75,35 @@ def _write_rows(path, rows):
     "Rows as a CSV file; a float is written with all of its digits."
     pd.DataFrame(rows).to_csv(path, index=False)
 
+def _labels(config) -> np.ndarray:
+    "Original indices in the order in which a run buys them; every strategy and seed has its own."
+    seed = zlib.crc32(f"{config.strategy} {config.seed}".encode())
+    return np.random.default_rng(seed).permutation(2 * config.budget)[:config.budget]
+
+def _write_selected(path, config):
+    "`selected.csv` of a run that has bought all of its labels."
+    order = np.arange(config.budget)
+    cycle = np.maximum(0, order - config.n_init + config.acq_size) // config.acq_size
+    lines = zip(order.tolist(), _labels(config).tolist(), (order % 2).tolist(), cycle.tolist())
+    text = "".join(f"{order},{index},{label},{cycle}\n" for order, index, label, cycle in lines)
+    path.write_text(f"order,index,label,cycle\n{text}")  # quicker than pandas: a large study has millions of lines
+
 def write_run(
     config: RunConfig,  # of the run; its folder is `run_path(config)`
     accuracies: Iterable[float],  # test accuracy of each finished cycle, as fractions
     data: str = "made up",  # fingerprint of the data
 ) -> Path:  # the folder
-    "The small files of an AL run: `config.json` and `cycles.csv`. Fewer accuracies than cycles make an unfinished run."
+    "The small files of an AL run. Fewer accuracies than cycles make an unfinished run."
     folder = run_path(config)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(_run_record(config, data)))
     rows = [_cycle_row(config, cycle, accuracy) for cycle, accuracy in enumerate(accuracies)]
     _write_rows(folder / "cycles.csv", rows)
+    _write_selected(folder / "selected.csv", config)
     return folder
 
 # %% ../../nbs/results/00_synthetic.ipynb #15ddfeb7
-def _bo_record(config, own, best, score, accuracy, n_trials, cost) -> dict:
+def _bo_record(config, task, best, score, accuracy, n_trials, cost) -> dict:
     "What `bo.json` of a finished search says."
     space = dict(lr=["log", 1e-5, 0.1], weight_decay=["log", 1e-5, 0.1])
     asked = dict(
@@ -95,11 +112,26 @@ def _bo_record(config, own, best, score, accuracy, n_trials, cost) -> dict:
     )
     test = dict(test_accuracy=accuracy, test_nll=0.5, test_brier=0.2, test_ece=0.05)
     return dict(
-        schema=SCHEMA, config=asked, state="complete",
+        schema=SCHEMA, config=asked, task=task, state="complete",
         best=dict(hps=best, score=score, test=test),
-        al=dict(hps=own, score=score - 0.1, test=dict(test_accuracy=accuracy - 0.1)),
+        al=dict(hps=task["own"], score=score - 0.1, test=task["al_test"]),
         cost=cost, starts=[dict(packages=dict(torch="2.6.0"), device="cpu")],
     )
+
+def _task(run, budget) -> tuple[dict, dict]:
+    "The configuration of a run, and what `bo.json` says of it and its labels."
+    record = json.loads((run / "config.json").read_text())
+    config = record["config"]
+    cycles = pd.read_csv(run / "cycles.csv")
+    at_budget = cycles[cycles.n_labeled == budget].filter(like="test_")
+    labels = torch.from_numpy(_labels(RunConfig(**config))[:budget])
+    task = dict(
+        n_labels=budget, n_folds=2, n_classes=2, seed=config["seed"],
+        own=dict(lr=config["lr"], weight_decay=config["weight_decay"]),
+        al_test=at_budget.iloc[0].to_dict() if len(at_budget) else {},
+        fingerprint=record["data"]["fingerprint"], labels=fingerprint(labels),
+    )
+    return config, task
 
 def _trial_row(trial, hps, score, images) -> dict:
     "One row of `trials.csv`."
@@ -119,15 +151,14 @@ def write_bo(
     "The files of a finished search, `bo.json` and `trials.csv`; the first trial has the run's own HPs."
     folder = run / f"bo{budget}"
     folder.mkdir(exist_ok=True)
-    config = json.loads((run / "config.json").read_text())["config"]
-    own = dict(lr=config["lr"], weight_decay=config["weight_decay"])
+    config, task = _task(run, budget)
     found = dict(lr=best[0], weight_decay=best[1])
     score = accuracy if score is None else score
     images = 10 * budget
     cost = dict(images=n_trials * images, seconds=3.0 * n_trials)
-    record = _bo_record({**config, "budget": budget}, own, found, score, accuracy, n_trials, cost)
+    record = _bo_record({**config, "budget": budget}, task, found, score, accuracy, n_trials, cost)
     (folder / "bo.json").write_text(json.dumps(record))
-    rows = [_trial_row(0, own, score - 0.1, images)]
+    rows = [_trial_row(0, task["own"], score - 0.1, images)]
     rows += [_trial_row(trial, found, score, images) for trial in range(1, n_trials)]
     _write_rows(folder / "trials.csv", rows)
     return folder
