@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config import PLACE, SCHEMA, SETTLED, upgraded
+from ..config import _SETTLED, PLACE, SCHEMA, upgraded
 from ..files import EXACT
 from ..predictions import read_predictions
 from ..record import bo_budget, find_runs
@@ -348,7 +348,7 @@ def check_comparable(
     _refuse(runs, lambda row: row.run)
     runs = runs[runs.problem == ""]
     varying = list(varying)
-    for field in runs.columns.difference([*varying, *_NOT_CONFIG, *PLACE, *SETTLED], sort=False):
+    for field in runs.columns.difference([*varying, *_NOT_CONFIG, *PLACE, *_SETTLED], sort=False):
         _check_one_value(runs, field, "Runs")
     for seed, same in runs.groupby("seed"):
         _check_one_value(same, "split", f"Runs with seed {seed:g}")
