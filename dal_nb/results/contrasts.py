@@ -101,7 +101,7 @@ def contrasts_table(
     })
     return shown.set_index(["HP", "pair"])
 
-# %% ../../nbs/results/05_contrasts.ipynb #36732a0d
+# %% ../../nbs/results/05_contrasts.ipynb #496e278b
 def _plot_column(ax, part):
     "The contrasts of one HP, the first pair on top."
     for y, row in enumerate(part.itertuples()):
@@ -111,7 +111,6 @@ def _plot_column(ax, part):
         face = color if decided else "white"
         ax.errorbar(row.change, y, xerr=half, fmt="o", ms=5, color=color, mfc=face, capsize=2)
     ax.axvline(0, color="black", lw=0.8)
-    ax.invert_yaxis()
     ax.grid(axis="x", alpha=0.3)
     open_axes(ax)
 
@@ -130,6 +129,7 @@ def plot_contrasts(
         _plot_column(ax, found[found.hp == hp].set_index("pair").reindex(names).assign(hp=hp))
         ax.set_title(hp)
     axes.flat[0].set_yticks(range(len(names)), names)
+    axes.flat[0].set_ylim(len(names) - 0.5, -0.5)  # the first pair on top
     figure.supxlabel("difference before BO minus difference after it, percentage points", fontsize=10)
     return figure
 
