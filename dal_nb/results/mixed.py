@@ -15,9 +15,9 @@ from scipy import stats
 from .style import STAGES, in_order
 from .tests import MIN_SEEDS
 
-# %% ../../nbs/results/11_mixed.ipynb #6946ac3b
+# %% ../../nbs/results/11_mixed.ipynb #9848e567
 def _part_of(y, used) -> np.ndarray:
-    "An effect in each seed (..., n, cells): y averaged over the factors that are not used, centred over those that are."
+    "An effect in each seed (..., n, cells): y averaged over the factors not used, centred over those used."
     axes = (-3, -2, -1)
     for axis, is_used in zip(axes, used):
         mean = y.mean(axis=axis, keepdims=True)
@@ -99,12 +99,12 @@ def share_table(
     parts = [[*names, "seed", "noise"], variances(y), shares(y), [*low, *none], [*high, *none]]
     return pd.DataFrame(dict(zip(columns, parts))).assign(n=n)
 
-# %% ../../nbs/results/11_mixed.ipynb #b6ccd608
+# %% ../../nbs/results/11_mixed.ipynb #39ebf877
 def shares_text(
     table: pd.DataFrame,  # as from `share_table`
 ) -> pd.DataFrame:  # of texts: index sources
     "Deviation in points, share in per cent, and its interval; a share below zero is shown as 0."
-    ends = [f"{100 * low:.0f} to {100 * high:.0f}" if low == low else "" for low, high in zip(table.low, table.high)]
+    ends = [f"{low:.0f} to {high:.0f}" if low == low else "" for low, high in zip(100 * table.low, 100 * table.high)]
     shown = pd.DataFrame({
         "source": table.source,
         "deviation, points": (table.variance.clip(lower=0) ** 0.5).map("{:.1f}".format),

@@ -109,11 +109,11 @@ def seed_means(
     if not whole or not len(complete): return pd.DataFrame(columns=names, dtype=float)
     return complete.T.groupby("strategy").mean().T
 
-# %% ../../nbs/results/07_ranks.ipynb #b32d108f
+# %% ../../nbs/results/07_ranks.ipynb #9c2f1585
 def mean_tests(
     rows: pd.DataFrame,  # as from `tables.scores`
 ) -> pd.DataFrame:  # as from `tests.paired_tests`; its column hp says "mean of the HPs"
-    "Paired tests of every two strategies on the mean over the HPs, before and after BO; Holm over the pairs of a stage."
+    "Paired tests of every two strategies on the mean over the HPs; Holm over the pairs of a stage."
     parts = []
     for stage, part in rows.groupby("stage"):
         means = seed_means(part).rename_axis("seed").reset_index()
