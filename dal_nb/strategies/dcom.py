@@ -18,7 +18,7 @@ from .neighbors import sq_dists, unit_rows
 from .prob_cover import BallCover, cover_greedily, purity_radii, purity_radius
 from .registry import register
 
-# %% ../../nbs/strategies/25_dcom.ipynb #9bff337e
+# %% ../../nbs/strategies/25_dcom.ipynb #d8f66dd7
 def _bisect(
     d2_B_M: Tensor,
     same_B_M: Tensor,    # is the prediction for m the label of b?
@@ -29,7 +29,7 @@ def _bisect(
     "The largest radius of balls that are pure enough, by bisection"
     low_B = torch.zeros(len(d2_B_M), dtype=torch.float64)
     high_B = torch.full_like(low_B, largest)
-    while float(high_B[0] - low_B[0]) > resolution:
+    for _ in range(math.ceil(math.log2(max(largest / resolution, 1)) - 1e-9)):
         middle_B = (low_B + high_B) / 2
         ball_B_M = d2_B_M < middle_B.square().to(d2_B_M)[:, None]
         share_B = (ball_B_M & same_B_M).sum(1).double() / ball_B_M.sum(1).clamp_min(1)

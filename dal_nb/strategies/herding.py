@@ -36,36 +36,37 @@ class KernelCover:
         "A block of the kernel, exactly 1 for copies"
         return sq_dists(self.x_N_E[rows], self.x_N_E[columns]).mul_(-1 / self.width**2).exp_()
 
-# %% ../../nbs/strategies/18_herding.ipynb #64c27c99
+# %% ../../nbs/strategies/18_herding.ipynb #659fe89f
 @patch
 def scan(self: KernelCover):
     "All gains anew, and the edges if they are few enough"
     self.gain_N = torch.zeros_like(self.x_N_E[:, 0], dtype=torch.float64)
     self.n_edges = 0
-    edges = []  # candidates, targets, kernels
+    edges = [torch.empty(self.limit, dtype=kind) for kind in (torch.int32, torch.int32, self.x_N_E.dtype)]
     for rows, columns in block_pairs(len(self.x_N_E)):
         kernel = self.kernel(rows, columns)
         for candidates, targets, k in [(rows, columns, kernel), (columns, rows, kernel.T)][:1 + (rows != columns)]:
             rise = (k - self.covered_N[targets]).clamp_min_(0)
             self.gain_N[candidates] += rise @ self.weight_N[targets]
+            before = self.n_edges
             self.n_edges += int(torch.count_nonzero(rise))
-            if self.n_edges > self.limit:
-                edges.clear()
-            else:
+            if self.n_edges <= self.limit:
                 i, j = rise.nonzero(as_tuple=True)
-                edges.append(((i + candidates.start).int(), (j + targets.start).int(), k[i, j]))
-    self.lists = _by_candidate(edges, len(self.x_N_E)) if self.n_edges <= self.limit else None
+                for buffer, part in zip(edges, (i + candidates.start, j + targets.start, k[i, j])):
+                    buffer[before:self.n_edges] = part
+    few = self.n_edges <= self.limit
+    self.lists = _by_candidate(*[part[:self.n_edges] for part in edges], len(self.x_N_E)) if few else None
 
-# %% ../../nbs/strategies/18_herding.ipynb #252bd311
+# %% ../../nbs/strategies/18_herding.ipynb #61e15123
 def _by_candidate(
-    edges: list[tuple[Tensor, Tensor, Tensor]],  # candidates, targets, kernels
-    n: int,                                      # candidates
-) -> tuple[Tensor, Tensor, Tensor]:              # starts, targets and kernels, on the CPU
+    candidates: Tensor,   # of each edge
+    targets: Tensor,
+    kernels: Tensor,
+    n: int,               # candidates in all
+) -> tuple[Tensor, Tensor, Tensor]:  # starts, targets and kernels, on the CPU
     "Edges as lists, one for each candidate"
     from scipy.sparse import coo_matrix
-    i, j, k = [torch.cat(parts).cpu().numpy() for parts in zip(*edges)]
-    edges.clear()
-    lists = coo_matrix((k, (i, j)), shape=(n, n)).tocsr()
+    lists = coo_matrix((kernels.numpy(), (candidates.numpy(), targets.numpy())), shape=(n, n)).tocsr()
     return torch.from_numpy(lists.indptr).long(), torch.from_numpy(lists.indices), torch.from_numpy(lists.data)
 
 # %% ../../nbs/strategies/18_herding.ipynb #39b59fcb

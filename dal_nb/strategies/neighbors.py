@@ -85,47 +85,46 @@ def nearest_neighbors(
         found.append((d2 / scale / scale, index.gather(1, order)))
     return torch.cat([d2 for d2, _ in found]), torch.cat([index for _, index in found])
 
-# %% ../../nbs/strategies/05_neighbors.ipynb #5ddcec62
+# %% ../../nbs/strategies/05_neighbors.ipynb #13296770
 def _symmetric_lists(
-    pairs: list[Tensor],      # each (2, E) int32: i < j
+    pairs_2_P: Tensor,        # int32, each pair once
     n: int,                   # points
 ) -> tuple[Tensor, Tensor]:   # starts, columns
-    "Lists of neighbours from pairs that are there once, each point its own neighbour"
+    "Lists of neighbours from pairs i <= j"
     import numpy as np
     from scipy.sparse import coo_matrix
-    i, j = torch.cat([torch.arange(n, dtype=torch.int32).expand(2, n), *pairs], 1).numpy()
-    pairs.clear()
+    i, j = pairs_2_P.numpy()
     upper = coo_matrix((np.ones(len(i), dtype=np.int8), (i, j)), shape=(n, n)).tocsr()
-    del i, j
     graph = upper + upper.T.tocsr()
     graph.sort_indices()
     return torch.from_numpy(graph.indptr.astype(np.int64)), torch.from_numpy(graph.indices)
 
-# %% ../../nbs/strategies/05_neighbors.ipynb #5a7d7303
+# %% ../../nbs/strategies/05_neighbors.ipynb #476b7f52
 def neighbors_within(
     x_N_D: Tensor,        # near the origin, of moderate size
     radius: float,
     limit: int = 2**25,   # edges that may be stored
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:  # degree_N; (starts, columns), or `None` beyond the limit
     "How many points are closer to each point than the radius, itself among them, and which"
-    degree_N = torch.ones(len(x_N_D), dtype=torch.int64)
-    pairs = []
-    n_edges = len(x_N_D)
-    for rows, columns in block_pairs(len(x_N_D)):
-        near = sq_dists(x_N_D[rows], x_N_D[columns]) < radius**2
-        near = near.triu_(1) if rows == columns else near
-        near = near.cpu()
-        if n_edges <= limit:
-            pair = near.nonzero().T
-            n_edges += 2 * pair.shape[1]
-            degree_N += torch.bincount(pair.flatten() + torch.tensor([rows.start, columns.start]).repeat_interleave(
-                pair.shape[1]), minlength=len(degree_N))
-            pairs.append((pair + torch.tensor([[rows.start], [columns.start]])).int())
-        else:
-            pairs.clear()
-            degree_N[rows] += near.sum(1)
-            degree_N[columns] += near.sum(0)
-    return degree_N, _symmetric_lists(pairs, len(x_N_D)) if n_edges <= limit else None
+    n = len(x_N_D)
+    degree_N = torch.zeros(n, dtype=torch.int64)
+    pairs_2_P = torch.empty(2, limit // 2 + n, dtype=torch.int32)  # memory that is not written to is not taken
+    n_pairs = 0
+    for rows, columns in block_pairs(n):
+        near = (sq_dists(x_N_D[rows], x_N_D[columns]) < radius**2).cpu()
+        if rows == columns:
+            near = near.fill_diagonal_(True).triu_()
+        degree_N[rows] += near.sum(1)
+        degree_N[columns] += near.sum(0)
+        before = n_pairs
+        n_pairs += int(near.sum())
+        if n_pairs <= pairs_2_P.shape[1]:
+            i, j = near.nonzero(as_tuple=True)
+            pairs_2_P[0, before:n_pairs] = i + rows.start
+            pairs_2_P[1, before:n_pairs] = j + columns.start
+    degree_N -= 1  # the point itself was counted twice
+    few = n_pairs <= pairs_2_P.shape[1]
+    return degree_N, _symmetric_lists(pairs_2_P[:, :n_pairs], n) if few else None
 
 # %% ../../nbs/strategies/05_neighbors.ipynb #b1d86409
 def list_entries(
