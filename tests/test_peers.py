@@ -268,3 +268,38 @@ def test_every_route_is_to_a_strategy_of_theirs():
     for name in set(pool.__all__) - set(ROUTES):
         with warnings.catch_warnings(), pytest.raises(ValueError, match="asks for more than|These work"):
             get_strategy(f"skactiveml:{name}")
+
+
+# Coverage: what is covered at each step is the same, whoever breaks ties
+
+
+def test_prob_cover_as_scikit_activeml():
+    "Theirs counts a ball with its rim, on points as they are; ours takes unit vectors"
+    points, _ = blobs([40, 30, 20, 20, 10, 5], radius=0.2)
+    points = torch.nn.functional.normalize(points)
+    head = {"weight_C_D": torch.zeros(4, 8, dtype=torch.float64), "bias_C": torch.zeros(4, dtype=torch.float64)}
+    outputs = Outputs(embedding_N_E=points, **head)
+    labeled = Outputs(embedding_N_E=points[:3], labels_N=torch.arange(3))
+    near = torch.cdist(points, points) < 0.5
+    covered = near[:3].any(0)
+
+    def newly_covered(picks):
+        open_, counts = ~covered, []
+        for pick in picks:
+            counts.append(int((near[pick] & open_).sum()))
+            open_ = open_ & ~near[pick]
+        return counts
+
+    counts = newly_covered(picks_of("prob_cover(delta=0.5)", outputs, labeled, n=6))
+    assert counts[0] > 10 and counts == sorted(counts, reverse=True)
+    assert counts == newly_covered(theirs("ProbCover(deltas=[0.5])", outputs, labeled, n=6))
+
+
+@pytest.mark.parametrize("with_labels", [False, True])
+def test_max_herding_as_scikit_activeml(with_labels):
+    "Their kernel is exp(-gamma d^2), by default with gamma = 1/D; ours has gamma = 1 / width^2 = 1"
+    outputs, labeled = problem()
+    labeled = labeled if with_labels else None
+    picks = picks_of("max_herding", outputs, labeled)
+    assert picks == theirs("MaxHerding(metric_dict={'gamma': 1.0})", outputs, labeled)
+    assert picks != theirs("MaxHerding", outputs, labeled)

@@ -9,7 +9,7 @@ __all__ = ['tcm']
 import torch
 from torch import Tensor
 
-from .margin import margin_sampling
+from .margin import margin
 from .needs import Outputs
 from .registry import register
 from .typiclust import typiclust
@@ -30,5 +30,5 @@ def tcm(
     "TypiClust as long as there are few labels, then the smallest margins"
     if min(acquisitions, initial) < 0: raise ValueError("acquisitions and initial are numbers, 0 or larger")
     n_labeled = 0 if labeled is None else len(labeled)
-    if n_labeled - initial >= acquisitions * n: return margin_sampling.select(outputs, n, generator=generator)
+    if n_labeled - initial >= acquisitions * n: return margin.select(outputs, n, generator=generator)
     return typiclust.select(outputs, n, generator=generator, labeled=labeled)
