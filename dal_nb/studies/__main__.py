@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     add("--stage", choices=["al", "bo"], help="only the runs, or only the searches")
     add("--data-dir", help="where named data sets lie")
     add("--records", metavar="FOLDER", help="only copy the records of what is there to this folder")
+    add("--predictions", action="store_true", help="with --records: copy the predictions for the test images, too")
     return words
 
 # %% ../../nbs/studies/03_cli.ipynb #c2d3e2a2
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None):
     try:
         study = load_study(a.study, a.root)
         if a.records:
-            print(f"{copy_records(study.root, a.records)} files in {a.records}")
+            print(f"{copy_records(study.root, a.records, a.predictions)} files in {a.records}")
         else:
             run_here(study, [a.stage] if a.stage else ["al", "bo"], **place)
     except (ValueError, OSError) as error:
