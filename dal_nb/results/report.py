@@ -183,7 +183,7 @@ CAPTIONS = {
     ),
 }
 
-# %% ../../nbs/results/15_report.ipynb #70e6dfb4
+# %% ../../nbs/results/15_report.ipynb #e69d53fc
 def _file_name(name, facts) -> str:
     "The name of a figure's or a table's files."
     parts = [name.removesuffix("-picture"), *(str(facts[k]) for k in ("budget", "stage") if k in facts)]
@@ -245,5 +245,5 @@ class Report:
         self._write(_file_name(name, facts), texts)
         display(Markdown(f"**Table {self.tables}.** {CAPTIONS[name].format(**facts)}"))
         whole = ("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None)
-        with pd.option_context(*whole):
+        with pd.option_context(*whole, "display.width", 250):
             display(Markdown(markdown) if markdown else frame)
