@@ -6,13 +6,18 @@
 __all__ = ['PACKAGES', 'resolve_device', 'use_threads', 'code_mark', 'environment']
 
 # %% ../nbs/04_environment.ipynb #84231f70
+import ast
 import inspect
+import io
 import os
 import platform
 import socket
 import subprocess
 import sys
+import sysconfig
+import textwrap
 import time
+import tokenize
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -59,57 +64,90 @@ def use_threads(
 
 # %% ../nbs/04_environment.ipynb #a2b9f1b3
 def code_mark(
-    thing: Callable | str,  # a function or class, or the name of a module
-) -> str | None:            # 12 hexadecimal digits; None where there is no source to read
-    "A mark of the code behind a thing; another one as soon as that code changes."
-    module = import_module(thing) if isinstance(thing, str) else sys.modules.get(thing.__module__)
-    if not _file_of(module):
-        return _mark_of_function(thing)
-    texts = [_code_lines(_file_of(m).read_text()) for m in _modules_beside(module)]
-    return sha256("\f".join(texts).encode()).hexdigest()[:12]
+    *things: Callable | str,  # functions or classes, or names of modules
+) -> str | None:              # 12 hexadecimal digits; None where there is no source to read
+    "A mark of the code behind things; another one as soon as that code changes."
+    files = set()
+    texts = []
+    for thing in things:
+        name = thing if isinstance(thing, str) else getattr(thing, "__module__", None) or ""
+        module = import_module(name) if isinstance(thing, str) else sys.modules.get(name)
+        file = _file_of(module)
+        if file and name != "__main__":
+            files |= _files_beside(file, file.parents[_level(module)])
+        elif not isinstance(thing, str):
+            texts += _source_of_function(thing)
+    texts += [_code_lines(file.read_text()) for file in sorted(files)]
+    return sha256("\f".join(texts).encode()).hexdigest()[:12] if texts else None
 
-def _mark_of_function(function) -> str | None:
-    "The mark of what a notebook defines."
+def _source_of_function(function) -> list[str]:
+    "The source of what a notebook or a script defines; nothing where it cannot be found."
     try:
-        text = inspect.getsource(function)
+        return [_code_lines(textwrap.dedent(inspect.getsource(function)))]
     except (OSError, TypeError):
-        return None
-    return sha256(_code_lines(text).encode()).hexdigest()[:12]
+        return []
 
 # %% ../nbs/04_environment.ipynb #c3be9217
 def _code_lines(text: str) -> str:
-    "The lines of code, without blank ones and comments."
-    lines = [line.rstrip() for line in text.splitlines()]
-    return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
+    "A program without its comments and blank lines."
+    lines = text.splitlines()
+    inside = set()  # lines that begin in a text of several lines
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return text
+    for kind, _, (row, column), (end, _), _ in tokens:
+        if kind == tokenize.COMMENT:
+            lines[row - 1] = lines[row - 1][:column]
+        elif kind not in (tokenize.NEWLINE, tokenize.NL):
+            inside.update(range(row + 1, end + 1))
+    kept = [line if i in inside else line.rstrip() for i, line in enumerate(lines, 1)]
+    return "\n".join(line for i, line in enumerate(kept, 1) if line or i in inside)
 
 def _file_of(module: ModuleType | None) -> Path | None:
     "The Python file of a module, or None."
     path = Path(getattr(module, "__file__", None) or "")
     return path.resolve() if path.suffix == ".py" and path.exists() else None
 
-def _modules_beside(module: ModuleType) -> list[ModuleType]:  # sorted by name
-    "A module, and all modules of the same folder or package that it uses, directly or not."
-    levels = module.__name__.count(".") + (_file_of(module).name == "__init__.py")
-    root = _file_of(module).parents[levels]
-    found = {}
-    todo = [module]
+def _level(module: ModuleType) -> int:
+    "How far above the folder of its file the folder is from which a module is imported."
+    return module.__name__.count(".") + (_file_of(module).name == "__init__.py")
+
+# %% ../nbs/04_environment.ipynb #f01d51b2
+_STANDARD = Path(sysconfig.get_paths()["stdlib"]).resolve()
+
+def _files_beside(file: Path, root: Path) -> set[Path]:
+    "A file, and all files below the same root that it imports, directly or not."
+    found = set()
+    todo = [file]
     while todo:
         here = todo.pop()
-        found[here.__name__] = here
-        for value in list(vars(here).values()):
-            name = getattr(value, "__module__", None) or ""
-            other = value if isinstance(value, ModuleType) else sys.modules.get(name)
-            if other and other.__name__ not in found and _is_beside(other, module, root):
-                todo.append(other)
-    return [found[name] for name in sorted(found)]
+        if here in found: continue
+        found.add(here)
+        for name in _imports(here, root):
+            base = root.joinpath(*name.split("."))
+            todo += [path for path in (base.with_suffix(".py"), base / "__init__.py") if _is_own(path, root)]
+    return found
 
-def _is_beside(other: ModuleType, module: ModuleType, root: Path) -> bool:
-    "Is a module of the same package, or of the same folder of one's own?"
-    path = _file_of(other)
-    top = other.__name__.partition(".")[0]
-    if not path or top == "dal_nb": return False
-    installed = {"site-packages", "dist-packages"} & set(path.parts)
-    return top == module.__name__.partition(".")[0] or (not installed and path.is_relative_to(root))
+def _is_own(path: Path, root: Path) -> bool:
+    "Is there such a file, of the user and not of what is installed?"
+    parts = path.relative_to(root).parts
+    installed = {"site-packages", "dist-packages"} & set(parts) or _STANDARD in path.parents
+    return path.exists() and not installed and parts[0] != "dal_nb"
+
+def _imports(file: Path, root: Path) -> Iterator[str]:
+    "Names of modules that a file may import, seen from the root."
+    package = file.relative_to(root).parent.parts
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                yield from (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+        elif isinstance(node, ast.ImportFrom):
+            above = package[:len(package) + 1 - node.level] if node.level else ()
+            parts = [*above, *(node.module or "").split(".")] if node.module else [*above]
+            yield from (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+            yield from (".".join([*parts, alias.name]) for alias in node.names)
 
 # %% ../nbs/04_environment.ipynb #5df68bfb
 PACKAGES = ("dal_nb", "torch", "torchvision", "numpy", "pandas", "scikit-learn")

@@ -224,6 +224,7 @@ def extend(
     row = folder.cycles.iloc[-1].to_dict()
     start = time.perf_counter()
     picks, row["chosen_by"] = query(setup, posterior, pool, cycle)
+    row["diverged"] |= row["chosen_by"] != setup.strategy.name
     row["query_seconds"] = time.perf_counter() - start
     pool = pool.acquire(picks, cycle + 1)
     folder.commit(row, pool.to_frame(data.y_train), checkpoint)

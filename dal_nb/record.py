@@ -225,13 +225,25 @@ def may_grow(
     "Is every cycle up to the old budget also one of a run to the new, larger budget?"
     return config.budget > old and (old - config.n_init) % config.acq_size == 0
 
+@patch
+def _may_change(self: RunFolder, config: RunConfig, old: int) -> bool:
+    "May the run go on to another budget than that on record? `ValueError` where only the last checkpoint is missing."
+    cycles = self.cycles
+    reached = int(cycles.n_labeled.iloc[-1]) if len(cycles) else 0
+    if config.budget < old:
+        return reached == config.budget and len(self.selected) == reached
+    if not may_grow(config, old) and len(self.selected) >= old: return False
+    last = self.path / f"checkpoint-cycle{len(cycles) - 1}.pt"
+    if reached == old and not last.exists():
+        raise ValueError(f"{last} is missing, and without it the run cannot go on to {config.budget} labels. With the "
+                         f"budget of {old} it is complete. Choose another out_dir for the larger one.")
+    return True
+
 # %% ../nbs/15_record.ipynb #6b57ec16
 def _other_run(record: dict, config: RunConfig, data: dict, code: dict) -> dict:  # field → (there, asked for)
     "What of a record is not what is asked for."
     there = record["data"]
     changed = differing(record["config"] or {}, asdict(config))
-    if "budget" in changed and may_grow(config, changed["budget"][0]):
-        changed.pop("budget")
     if there.get("fingerprint") == data.get("fingerprint"):
         changed.pop("dataset", None)
     if there.get("embedding") == data.get("embedding"):
@@ -261,11 +273,15 @@ def begin(
             raise ValueError(f"{self.path} has results but no config.json. Restore it, or delete the folder.")
         record = dict(schema=SCHEMA, config=asdict(config), data=data, **({"code": code} if code else {}), starts=[])
     changed = _other_run(record, config, data, code)
+    if "budget" in changed and self._may_change(config, changed["budget"][0]):
+        changed.pop("budget")
     there = self.threads
     if config.threads and config.threads != (there or config.threads):
         changed["threads"] = (there, config.threads)
     if changed:
         what = "; ".join(f"{key}: {old!r} there, {new!r} asked for" for key, (old, new) in changed.items())
+        if "budget" in changed and config.budget > changed["budget"][0]:
+            what += ", and the last acquisition there is a shorter one, or the budget is"
         raise ValueError(f"{self.path} holds another run ({what}). Choose another out_dir, or delete that folder.")
     record["config"]["budget"] = config.budget
     record["starts"].append(environment(device))

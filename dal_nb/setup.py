@@ -7,6 +7,7 @@ __all__ = ['Setup', 'resolve', 'best_threads', 'load_embedding', 'code_of', 'Net
 
 # %% ../nbs/16_setup.ipynb #38879da1
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -146,9 +147,20 @@ def code_of(config: RunConfig, strategy: Strategy | None = None) -> dict[str, st
         module, colon, _ = getattr(config, name).partition("(")[0].partition(":")
         if colon:
             marks[name] = code_mark(module)
-    if strategy and not strategy.select.__module__.startswith("dal_nb."):
-        marks["strategy"] = code_mark(strategy.select)
+    if strategy:
+        module, colon, _ = config.strategy.partition("(")[0].partition(":")
+        named = [module] if colon and _is_module(module) else []
+        own = [] if _is_ours(strategy.select) else [strategy.select]
+        marks["strategy"] = code_mark(*named, *own)
     return {name: mark for name, mark in marks.items() if mark}
+
+def _is_ours(function) -> bool:
+    "Is a function of the package?"
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "dal_nb"
+
+def _is_module(name: str) -> bool:
+    "Is there a module of this name that is not of the package? skactiveml:Clue names a library."
+    return name in sys.modules and name.partition(".")[0] not in ("dal_nb", "__main__", "skactiveml")
 
 # %% ../nbs/16_setup.ipynb #9a84abfe
 class NetworkView:

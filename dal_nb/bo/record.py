@@ -34,7 +34,7 @@ from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
 from ..config import _SEED_LIMIT, _SETTLED, CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
-from ..environment import environment, resolve_device
+from ..environment import code_mark, environment, resolve_device
 from ..files import write_csv, write_json
 from ..lookup import unknown_name
 from ..posterior import check_posterior
@@ -291,6 +291,20 @@ def _check_start(
         "cold_start=True; or give its selected.csv as indices, with an out_dir and a recipe, for a search of its own."
     )
 
+# %% ../../nbs/bo/04_record.ipynb #2011cd5a
+def _check_code(code: dict[str, str], run: dict | None):
+    "`ValueError` where a model, an optimizer or a schedule has changed since the run."
+    for name, mark in (run or {}).get("code", {}).items():
+        if code.get(name, mark) != mark:
+            raise ValueError(f"The code of the {name} has changed since the run ({mark} there, {code[name]} now), so AL "
+                             "and BO would be two different things. Restore it, or make the run again.")
+
+def _code_of_space(space: dict) -> dict[str, str]:  # choice → mark
+    "The marks of one's own code among the choices of a space."
+    choices = {str(value).partition("(")[0] for kind, *values in space.values() if kind == "choice" for value in values}
+    own = sorted(choice for choice in choices if ":" in choice)
+    return {choice: mark for choice in own if (mark := code_mark(choice.partition(":")[0]))}
+
 # %% ../../nbs/bo/04_record.ipynb #84ebd22d
 def prepare_bo(
     bo: BOConfig,
@@ -323,7 +337,8 @@ def prepare_bo(
         al_test=al_test, notes=notes, recipe=asdict(config), fingerprint=mark, labels=fingerprint(indices),
         labels_per_class=torch.bincount(y, minlength=data.n_classes).tolist(),
     )
-    code = code_of(config)
+    code = code_of(config) | _code_of_space(bo.space)
+    _check_code(code, run)
     if code:
         record["code"] = code
     _check_start(config, cycle, path)

@@ -116,7 +116,7 @@ def _make_experiment(study, stage, positions, names) -> Experiment:
     if stage == "al": return Experiment("al", run, names, parameters, folder, run)
     budget = names["budget"]
     searched = {**study.bo, "run_dir": str(folder), "budget": budget}
-    if Path(config.dataset).suffix or "/" in config.dataset:  # data of one's own may have moved since the run
+    if config.dataset not in NAMED:  # data of one's own may have moved since the run
         searched["dataset"] = config.dataset
     return Experiment("bo", grid_number(positions), names, searched, folder / f"bo{budget}", run)
 

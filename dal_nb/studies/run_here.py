@@ -20,7 +20,7 @@ from ..models import get_builder
 from ..optim import check_recipe
 from ..progress import Progress
 from ..record import InUse, RunFolder, may_grow
-from ..setup import prepare
+from ..setup import code_of, prepare
 from ..strategies.registry import get_strategy
 from .grid import Experiment, Study
 
@@ -34,6 +34,13 @@ def _changed_run(experiment) -> dict[str, tuple]:
         mark = _mark(config.dataset, config.data_dir, config.image_size)
         if mark == record["data"]["fingerprint"]:
             found.pop("dataset")
+    threads = record["starts"][0].get("threads") if record["starts"] else None
+    if config.threads and config.threads != (threads or config.threads):
+        found["threads"] = (threads, config.threads)
+    code = code_of(config, get_strategy(config.strategy)) if "code" in record else {}
+    for name, mark in record.get("code", {}).items():
+        if code.get(name, mark) != mark:
+            found[f"code of the {name}"] = (mark, code[name])
     return {name: pair for name, pair in found.items() if pair[1] != "auto"}  # auto: as the run has settled it
 
 # %% ../../nbs/studies/01_run_here.ipynb #5227e50e
