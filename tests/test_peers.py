@@ -303,3 +303,19 @@ def test_max_herding_as_scikit_activeml(with_labels):
     picks = picks_of("max_herding", outputs, labeled)
     assert picks == theirs("MaxHerding(metric_dict={'gamma': 1.0})", outputs, labeled)
     assert picks != theirs("MaxHerding", outputs, labeled)
+
+
+def test_labels_may_be_texts():
+    "Labels are positions among the classifier's classes, whatever these are and whatever marks a missing one"
+    classifier = pytest.importorskip("skactiveml.classifier", reason="pip install '.[peers]'")
+    from sklearn.linear_model import LogisticRegression
+
+    x = np.random.RandomState(0).randn(100, 5)
+    y = np.where(np.arange(100) < 30, np.digitize(x[:, 0], [-0.5, 0.5]), np.nan)
+    texts = np.array(["?" if np.isnan(label) else "abc"[int(label)] for label in y])
+    picks = []
+    for labels, classes, missing in ((y, [0, 1, 2], np.nan), (texts, ["a", "b", "c"], "?")):
+        clf = classifier.SklearnClassifier(LogisticRegression(), classes=classes, missing_label=missing)
+        strategy = as_skactiveml("alfa_mix", missing_label=missing, random_state=0)
+        picks.append(strategy.query(x, labels, clf, batch_size=5).tolist())
+    assert picks[0] == picks[1]
