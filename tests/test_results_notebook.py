@@ -101,7 +101,8 @@ def test_a_study_with_known_effects(tmp_path):
     assert "Random - Entropy is +30.0 before and +1.0 after: the difference becomes narrower (p < .001)" in text
     opening = text.split("**Table 1.**")[0]
     assert opening.count("over all pairs and HPs together 24 of 24") == 2 and "no verdict" not in opening
-    assert "HP 3 before BO (AL) 5 34.0 0.0" in shown  # the gap, and that of equal strategies without noise
+    words = " ".join(text.split())
+    assert "HP 3 before BO (AL) 5 34.0 0.0" in words  # the gap, and that of equal strategies without noise
     assert "Remarks on this study" not in text  # those of digits belong to its published records
     # AUBC: the mean height of a line from 50 to 90 is 70; the shift is there in all of the range but the first half
     # of the first of four steps: 7/8 of it
@@ -112,7 +113,6 @@ def test_a_study_with_known_effects(tmp_path):
     } <= shown
     # random's 70 % at 60 labels: BADGE has 64 at 40 and 74 at 60, so 52; core-set has 68 at 60 and 78 at 80, so 64;
     # entropy under HP 3 ends at 60
-    words = " ".join(text.split())
     assert "Badge 52 (0.87), 51 to 53 52 (0.87), 51 to 53" in words
     assert "Core-Sets 64 (1.07), 63 to 65 64 (1.07), 63 to 65" in words
     assert "Entropy 72 (1.20), 71 to 73 72 (1.20), 71 to 73 never 72 (1.20), 71 to 73" in words

@@ -190,7 +190,7 @@ def cost_sentences(
         parts.append(f"{_spent(bo, 'searches')}; a search takes {times:.1f} times the images of an AL run")
     return [f"**What it cost**: {', '.join(parts)}. The time is that of all processes, on whatever machine they had."]
 
-# %% ../../nbs/results/13_statements.ipynb #975f9a88
+# %% ../../nbs/results/13_statements.ipynb #53cd3e55
 def short_answer(
     rows: pd.DataFrame,  # as from `tables.scores`
 ) -> str:
@@ -210,8 +210,8 @@ def short_answer(
         changed = (found.p_column < LEVEL).sum()
         strict = (found.p_all < LEVEL).sum()
         parts.append(
-            f"of {len(found)} differences between two strategies (pairs and HPs) it changes {changed} with the pairs of "
-            f"an HP as the family, {strict} with all as one: {narrow.sum()} become narrower, {wide.sum()} wider, "
+            f"of {len(found)} differences between two strategies (pairs and HPs) it changes {changed} with the pairs "
+            f"of an HP as the family, {strict} with all as one: {narrow.sum()} become narrower, {wide.sum()} wider, "
             f"{len(found) - changed} are not decided"
         )
     largest = table[table.low > 0].sort_values("share", ascending=False)[:3]
