@@ -71,6 +71,7 @@ def code_mark(
     texts = []
     for thing in things:
         name = thing if isinstance(thing, str) else getattr(thing, "__module__", None) or ""
+        if name.partition(".")[0] == "dal_nb": continue  # of which the record has version and commit
         module = import_module(name) if isinstance(thing, str) else sys.modules.get(name)
         file = _file_of(module)
         if file and name != "__main__":

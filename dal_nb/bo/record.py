@@ -296,8 +296,8 @@ def _check_code(code: dict[str, str], run: dict | None):
     "`ValueError` where a model, an optimizer or a schedule has changed since the run."
     for name, mark in (run or {}).get("code", {}).items():
         if code.get(name, mark) != mark:
-            raise ValueError(f"The code of the {name} has changed since the run ({mark} there, {code[name]} now), so AL "
-                             "and BO would be two different things. Restore it, or make the run again.")
+            raise ValueError(f"The code of the {name} has changed since the run ({mark} there, {code[name]} now), so "
+                             "AL and BO would be two different things. Restore it, or make the run again.")
 
 def _code_of_space(space: dict) -> dict[str, str]:  # choice → mark
     "The marks of one's own code among the choices of a space."

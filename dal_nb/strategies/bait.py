@@ -235,6 +235,15 @@ def _full(
     a = torch.cholesky_inverse(torch.linalg.cholesky(precision))
     return _RankC(l_N_C_C * (n / (n_labeled + n))**0.5, h_N_D, a, fisher / (n_all + n_labeled))
 
+# %% ../../nbs/strategies/15_bait.ipynb #0badaff4
+def _with_ridge(
+    outputs: Outputs,  # with logits_N_C and features_N_D
+    ridge: float,
+) -> Outputs:          # in which a ridge of 1 is the same
+    "Features over the root of the ridge"
+    if ridge == 1: return outputs
+    return Outputs(logits_N_C=outputs.logits_N_C, features_N_D=outputs.features_N_D * ridge**-0.5)
+
 # %% ../../nbs/strategies/15_bait.ipynb #33280696
 @register("bait", needs=("logits", "features", "labeled"),
           source="Ash et al. (2021), Gone fishing: neural active learning with Fisher embeddings; "
@@ -247,10 +256,14 @@ def bait(
     generator: torch.Generator,      # candidates without any gain
     labeled: Outputs | None = None,  # the same of the labeled set; `None`: nothing is labeled yet
     form: str = "binary",            # "binary", or "full" for few classes
+    ridge: float = 1.0,              # lambda, what A holds before any label; small beside the squares of the features
 ) -> Tensor:                         # (n,) positions, in the order in which they were added
     "Greedy batch whose Fisher information covers that of the pool; `ValueError` where the full form is too large"
     forms = {"binary": _binary, "full": _full}
     if form not in forms: raise unknown_name("form of bait", form, forms)
+    if not 0 < ridge < float("inf"): raise ValueError(f"ridge of bait must be positive and finite, not {ridge}")
+    outputs = _with_ridge(outputs, ridge)
+    labeled = None if labeled is None else _with_ridge(labeled, ridge)
     picks = torch.tensor(_forward_backward(forms[form](outputs, n, labeled), n), dtype=torch.int64)
     others = torch.ones(len(outputs), dtype=torch.bool).index_fill(0, picks, False).nonzero()[:, 0]
     shuffled = torch.randperm(len(others), generator=generator, device=generator.device).cpu()

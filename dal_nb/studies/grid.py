@@ -17,6 +17,7 @@ from fastcore.basics import patch
 import dal_nb
 from ..bo.record import make_bo_config
 from ..config import _WITH_OPTIONS, RunConfig, make_config, run_path
+from ..data import NAMED
 from ..lookup import _one_line, parse_call, unknown_name
 
 # %% ../../nbs/studies/00_grid.ipynb #1210b2c7
