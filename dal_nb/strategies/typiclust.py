@@ -15,7 +15,7 @@ from .needs import Outputs
 from .neighbors import nearest_neighbors, unit_rows
 from .registry import register
 
-# %% ../../nbs/strategies/16_typiclust.ipynb #681f069a
+# %% ../../nbs/strategies/16_typiclust.ipynb #b2100d46
 class _Cluster:
     "The free points of one cluster, and their mean squared distances to their neighbours"
     def __init__(self,
@@ -23,7 +23,9 @@ class _Cluster:
         x_F_E: Tensor,
         neighbors: int,   # half of the points where that is fewer
     ):
-        self.rows_F, self.x_F_E, self.neighbors = rows_F, x_F_E, neighbors
+        self.rows_F = rows_F
+        self.x_F_E = x_F_E
+        self.neighbors = neighbors
         self.free_F = torch.ones_like(rows_F, dtype=torch.bool)
         self.near_F_K = rows_F.new_empty(len(rows_F), 0)
         self.mean_F = x_F_E.new_full((len(rows_F),), torch.inf)
