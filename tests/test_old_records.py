@@ -49,6 +49,17 @@ def test_killed_run_goes_on(case, tmp_path):
     pd.testing.assert_frame_equal(here, there, check_exact=True)
 
 
+def test_a_run_begun_without_predictions_goes_on_with_them(tmp_path):
+    killed = RunFolder(CASES[0] / "killed")
+    config = replace(killed.config, out_dir=str(tmp_path), data_dir=str(tmp_path), predictions=True)
+    folder = RunFolder(run_path(config))
+    shutil.copytree(killed.path, folder.path)
+    run_al(config, progress=False)
+    assert len(killed.cycles) == 3 and folder.predictions.cycle_T.tolist() == [3, 4]
+    right = folder.predictions.classes_T_N == folder.predictions.truth_N
+    assert right.mean(1).tolist() == folder.cycles.test_accuracy[3:].tolist()
+
+
 def test_all_schemas_side_by_side(tmp_path):
     for case in CASES:
         shutil.copytree(case / "whole", tmp_path / names(case))
