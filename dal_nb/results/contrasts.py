@@ -262,7 +262,8 @@ def gains(
         terms = 2 / len(both)
         half = t_half_width(gain, step, terms)
         mean = gain.mean()
-        found.append((hp, n, len(both), mean, mean - half, mean + half, paired_t(gain, step, terms)))
+        p = paired_t(gain, step, terms) if abs(mean) >= step else 1.0  # less than one test image is no verdict
+        found.append((hp, n, len(both), mean, mean - half, mean + half, p))
     frame = pd.DataFrame(found, columns=_GAIN_COLUMNS)
     return frame.assign(p_column=holm(frame.p.to_numpy(float)))
 

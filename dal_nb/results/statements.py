@@ -211,8 +211,8 @@ def short_answer(
         strict = (found.p_all < LEVEL).sum()
         parts.append(
             f"of {len(found)} differences between two strategies (pairs and HPs) it changes {changed} with the pairs "
-            f"of an HP as the family, {strict} with all as one: {narrow.sum()} become narrower, {wide.sum()} wider, "
-            f"{len(found) - changed} are not decided"
+            f"of an HP as the family ({narrow.sum()} become narrower, {wide.sum()} wider, of the others the direction "
+            f"is not decided), {strict} with all as one; {len(found) - changed} are not decided"
         )
     largest = table[table.low > 0].sort_values("share", ascending=False)[:3]
     if len(largest):
