@@ -41,7 +41,7 @@ def families(
     **needs,                    # as `available_strategies` takes them: needs={"logits"}
 ) -> dict[str, list[str]]:      # family -> its registered strategies
     "The registered strategies by family, in the order of `FAMILIES`; those that it does not know are in 'other'"
-    there = available_strategies(**needs)
+    there = [name for name in available_strategies(**needs) if get_strategy(name).needs <= {*NEEDS, "labeled"}]
     found = {family: [name for name in members if name in there] for family, members in FAMILIES.items()}
     known = {name for members in FAMILIES.values() for name in members}
     found["other"] = [name for name in there if name not in known]
