@@ -1198,7 +1198,13 @@ cli(
     "99 labels",
     "There are: 20, 30, 40",
 )
-cli("tables of other HPs", tables.main, [lambda f: str(recorded()(f))], "has one of the HPs", "--hp NAME LR WD")
+cli(
+    "tables of other HPs",
+    tables.main,
+    [lambda f: str(recorded()(f)), "--hp", "A", "9", "9"],
+    "has one of the HPs",
+    "--hp NAME LR WD",
+)
 cli(
     "an HP without numbers",
     tables.main,
