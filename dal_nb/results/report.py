@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from fastcore.basics import patch
 
 from .frames import Records
 from .style import display_name, in_order
@@ -137,6 +138,10 @@ CAPTIONS = {
         "without the noise's part. Pair chosen on other seeds: best and worst before BO of the other seeds, "
         "compared in this one; 0 on average if strategies are equal."
     ),
+}
+
+# %% ../../nbs/results/15_report.ipynb #8c2d77fb
+CAPTIONS |= {
     "shares": "Shares of the variance of an accuracy with {budget} labels, {seeds} seeds.",
     "curves": "Test accuracy before BO: means over seeds; the bands are 95 % t intervals of the mean.",
     "aubc": (
@@ -157,6 +162,10 @@ CAPTIONS = {
         "which the row beats the column in an uncorrected t-test, added up over the HPs. Of equal strategies "
         "every cell would hold about {chance:.2g}. Below, the mean of a column: lower is better."
     ),
+}
+
+# %% ../../nbs/results/15_report.ipynb #66203fea
+CAPTIONS |= {
     "ranks": (
         "Average ranks of the mean over the HPs with {budget} labels, {stage}, {seeds} seeds (1 is best). A bar "
         "joins strategies within one critical difference. A picture, no verdict: where one strategy is noisier "
@@ -202,48 +211,54 @@ class Report:
         self.figures = 0
         self.tables = 0
 
-    def _write(self, name, texts):
-        "Write texts by suffix."
-        if not self.out: return
-        for suffix, text in texts.items():
-            (self.out / f"{name}.{suffix}").write_text(text, encoding="utf-8")
+# %% ../../nbs/results/15_report.ipynb #c0939ed4
+@patch
+def _write(self: Report, name, texts):
+    "Write texts by suffix."
+    if not self.out: return
+    for suffix, text in texts.items():
+        (self.out / f"{name}.{suffix}").write_text(text, encoding="utf-8")
 
-    def figure(
-        self,
-        name: str,  # of CAPTIONS, and of the files
-        picture,  # matplotlib Figure or axes
-        **facts,  # of the caption; their values are part of the files' names if they are a budget or a stage
-    ):
-        "Show a figure with its caption; write it as PDF and SVG."
-        import matplotlib.pyplot as plt
-        from IPython.display import Markdown, display
-        figure = getattr(picture, "figure", None) or picture
-        self.figures += 1
-        if self.out:
-            for suffix, date in (("pdf", "CreationDate"), ("svg", "Date")):
-                with plt.rc_context({"svg.hashsalt": "dal_nb"}):  # the same figure is the same file
-                    path = self.out / f"{_file_name(name, facts)}.{suffix}"
-                    figure.savefig(path, metadata={date: None}, bbox_inches="tight")
-        display(figure)
-        plt.close(figure)
-        display(Markdown(f"**Figure {self.figures}.** {CAPTIONS[name].format(**facts)}"))
+# %% ../../nbs/results/15_report.ipynb #71c6a914
+@patch
+def figure(
+    self: Report,
+    name: str,  # of CAPTIONS, and of the files
+    picture,  # matplotlib Figure or axes
+    **facts,  # of the caption; their values are part of the files' names if they are a budget or a stage
+):
+    "Show a figure with its caption; write it as PDF and SVG."
+    import matplotlib.pyplot as plt
+    from IPython.display import Markdown, display
+    figure = getattr(picture, "figure", None) or picture
+    self.figures += 1
+    if self.out:
+        for suffix, date in (("pdf", "CreationDate"), ("svg", "Date")):
+            with plt.rc_context({"svg.hashsalt": "dal_nb"}):  # the same figure is the same file
+                path = self.out / f"{_file_name(name, facts)}.{suffix}"
+                figure.savefig(path, metadata={date: None}, bbox_inches="tight")
+    display(figure)
+    plt.close(figure)
+    display(Markdown(f"**Figure {self.figures}.** {CAPTIONS[name].format(**facts)}"))
 
-    def table(
-        self,
-        name: str,  # of CAPTIONS, and of the files
-        frame: pd.DataFrame,  # what is shown
-        numbers: pd.DataFrame | None = None,  # for the CSV file; what is shown unless given
-        markdown: str | None = None,  # of its own layout
-        latex: str | None = None,
-        **facts,  # as in `figure`
-    ):
-        "Show a table below its caption; write it as Markdown, LaTeX and CSV."
-        from IPython.display import Markdown, display
-        self.tables += 1
-        csv = frame.to_csv() if numbers is None else numbers.to_csv(index=False)
-        texts = dict(md=markdown or frame_markdown(frame), tex=latex or frame_latex(frame), csv=csv)
-        self._write(_file_name(name, facts), texts)
-        display(Markdown(f"**Table {self.tables}.** {CAPTIONS[name].format(**facts)}"))
-        whole = ("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None)
-        with pd.option_context(*whole, "display.width", 250):
-            display(Markdown(markdown) if markdown else frame)
+# %% ../../nbs/results/15_report.ipynb #6d679a7d
+@patch
+def table(
+    self: Report,
+    name: str,  # of CAPTIONS, and of the files
+    frame: pd.DataFrame,  # what is shown
+    numbers: pd.DataFrame | None = None,  # for the CSV file; what is shown unless given
+    markdown: str | None = None,  # of its own layout
+    latex: str | None = None,
+    **facts,  # as in `figure`
+):
+    "Show a table below its caption; write it as Markdown, LaTeX and CSV."
+    from IPython.display import Markdown, display
+    self.tables += 1
+    csv = frame.to_csv() if numbers is None else numbers.to_csv(index=False)
+    texts = dict(md=markdown or frame_markdown(frame), tex=latex or frame_latex(frame), csv=csv)
+    self._write(_file_name(name, facts), texts)
+    display(Markdown(f"**Table {self.tables}.** {CAPTIONS[name].format(**facts)}"))
+    whole = ("display.max_colwidth", None, "display.max_rows", None, "display.max_columns", None)
+    with pd.option_context(*whole, "display.width", 250):
+        display(Markdown(markdown) if markdown else frame)

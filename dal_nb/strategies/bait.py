@@ -9,6 +9,7 @@ __all__ = ['bait']
 from copy import copy
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -125,39 +126,45 @@ class _RankC:
                 products[:, k:, k] = row
         return products_N_C_C
 
-    def gain(self, sign: int) -> Tensor:
-        "By how much the trace falls with one more (1), or grows with one less (-1)"
-        lm_N_C_C = sign * self.l_N_C_C @ self.m_N_C_C @ self.l_N_C_C.mT
-        inner_N_C_C = lm_N_C_C + torch.eye(lm_N_C_C.shape[1]).to(lm_N_C_C)
-        inverse = torch.linalg.inv_ex(inner_N_C_C)[0]
-        return (inverse.mT * (self.l_N_C_C @ self.g_N_C_C @ self.l_N_C_C.mT)).sum((1, 2))
+# %% ../../nbs/strategies/15_bait.ipynb #c1f39c8c
+@patch
+def gain(self: _RankC, sign: int) -> Tensor:
+    "By how much the trace falls with one more (1), or grows with one less (-1)"
+    lm_N_C_C = sign * self.l_N_C_C @ self.m_N_C_C @ self.l_N_C_C.mT
+    inner_N_C_C = lm_N_C_C + torch.eye(lm_N_C_C.shape[1]).to(lm_N_C_C)
+    inverse = torch.linalg.inv_ex(inner_N_C_C)[0]
+    return (inverse.mT * (self.l_N_C_C @ self.g_N_C_C @ self.l_N_C_C.mT)).sum((1, 2))
 
-    def update(self, i: int, sign: int):
-        "Add (1) or drop (-1) a candidate"
-        c = self.l_N_C_C.shape[2]
-        d = self.h_N_D.shape[1]
-        l_C_C = self.l_N_C_C[i]
-        u_CD_C = (self.a_CD_CD.view(-1, d) @ self.h_N_D[i].double()).view(-1, c) @ l_C_C.T
-        fu_CD_C = self.fisher_CD_CD @ u_CD_C
-        inner_C_C = sign * torch.eye(c).to(l_C_C) + l_C_C @ self.m_N_C_C[i] @ l_C_C.T
-        s_C_C = torch.linalg.inv_ex(inner_C_C)[0].nan_to_num(0, 0, 0)
-        both_CD_2C = torch.cat([u_CD_C, self.a_CD_CD @ fu_CD_C], dim=1)
-        both_D_2CC = both_CD_2C.view(c, d, -1).transpose(0, 1).flatten(1)
-        products_N_2CC = (self.h_N_D @ both_D_2CC.to(self.h_N_D)).double()
-        xu, xy = products_N_2CC.view(-1, c, 2 * c).split(c, dim=2)
-        us = xu @ s_C_C
-        cross = us @ xy.mT
-        self.m_N_C_C = self.m_N_C_C - us @ xu.mT
-        self.g_N_C_C = self.g_N_C_C - cross - cross.mT + us @ (u_CD_C.T @ fu_CD_C) @ us.mT
-        self.a_CD_CD.addmm_(u_CD_C @ s_C_C, u_CD_C.T, alpha=-1)
+# %% ../../nbs/strategies/15_bait.ipynb #d5f55178
+@patch
+def update(self: _RankC, i: int, sign: int):
+    "Add (1) or drop (-1) a candidate"
+    c = self.l_N_C_C.shape[2]
+    d = self.h_N_D.shape[1]
+    l_C_C = self.l_N_C_C[i]
+    u_CD_C = (self.a_CD_CD.view(-1, d) @ self.h_N_D[i].double()).view(-1, c) @ l_C_C.T
+    fu_CD_C = self.fisher_CD_CD @ u_CD_C
+    inner_C_C = sign * torch.eye(c).to(l_C_C) + l_C_C @ self.m_N_C_C[i] @ l_C_C.T
+    s_C_C = torch.linalg.inv_ex(inner_C_C)[0].nan_to_num(0, 0, 0)
+    both_CD_2C = torch.cat([u_CD_C, self.a_CD_CD @ fu_CD_C], dim=1)
+    both_D_2CC = both_CD_2C.view(c, d, -1).transpose(0, 1).flatten(1)
+    products_N_2CC = (self.h_N_D @ both_D_2CC.to(self.h_N_D)).double()
+    xu, xy = products_N_2CC.view(-1, c, 2 * c).split(c, dim=2)
+    us = xu @ s_C_C
+    cross = us @ xy.mT
+    self.m_N_C_C = self.m_N_C_C - us @ xu.mT
+    self.g_N_C_C = self.g_N_C_C - cross - cross.mT + us @ (u_CD_C.T @ fu_CD_C) @ us.mT
+    self.a_CD_CD.addmm_(u_CD_C @ s_C_C, u_CD_C.T, alpha=-1)
 
-    def only(self, picks: list[int]):
-        "The same for some of the candidates"
-        some = copy(self)
-        some.h_N_D = self.h_N_D[picks].double()
-        for name in ("l_N_C_C", "m_N_C_C", "g_N_C_C"):
-            setattr(some, name, getattr(self, name)[picks])
-        return some
+# %% ../../nbs/strategies/15_bait.ipynb #9f7c3c87
+@patch
+def only(self: _RankC, picks: list[int]):
+    "The same for some of the candidates"
+    some = copy(self)
+    some.h_N_D = self.h_N_D[picks].double()
+    for name in ("l_N_C_C", "m_N_C_C", "g_N_C_C"):
+        setattr(some, name, getattr(self, name)[picks])
+    return some
 
 # %% ../../nbs/strategies/15_bait.ipynb #7137a4a6
 def _forward_backward(
