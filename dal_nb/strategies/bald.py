@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .entropy import highest_first
 from .greedy_kcenter import exponential_rows
-from .margin import highest_first
 from .needs import Outputs
 from .registry import register
 

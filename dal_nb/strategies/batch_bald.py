@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .bald import mutual_information, power_order
-from .margin import highest_first
+from .entropy import highest_first
 from .needs import Outputs
 from .registry import register
 

@@ -9,8 +9,9 @@ __all__ = ['linkage_clusters', 'cluster_margin']
 import torch
 from torch import Tensor
 
+from .entropy import highest_first
 from .greedy_kcenter import scale_to_one
-from .margin import highest_first, log_doubts
+from .margin import log_doubts
 from .needs import Outputs
 from .neighbors import sq_dists
 from .registry import register

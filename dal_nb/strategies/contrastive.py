@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .margin import highest_first
+from .entropy import highest_first
 from .needs import Outputs
 from .registry import register
 

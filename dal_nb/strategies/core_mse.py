@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .bald import log_prob_blocks
+from .entropy import highest_first
 from .kmeans import pick_by_clusters
-from .margin import highest_first
 from .needs import Outputs
 from .registry import register
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .bald import mutual_information
-from .margin import highest_first
+from .entropy import highest_first
 from .needs import Outputs
 from .registry import register
 
