@@ -43,6 +43,7 @@ class RunConfig:
     posterior: str = "auto"  # none, mc_dropout, ensemble, laplace; auto: laplace for strategies with passes, else none
     posterior_samples: int = 10  # stochastic passes: dropout masks, or samples of the last layer
     members: int = 5  # networks of an ensemble
+    predictive: str = "posterior"  # what is evaluated: the posterior's mean, or the (first) network alone: network
     n_init: int = 20  # labels before the first acquisition
     init: str = "random"  # how they are drawn: random or balanced over the classes
     acq_size: int = 20  # labels bought at each acquisition
@@ -104,6 +105,7 @@ CHOICES = dict(
     augment=("auto", "none", "crop", "crop_flip"),
     feature_scaling=("auto", "one", "per_dimension", "l2"),
     posterior=("auto", "none", "mc_dropout", "ensemble", "laplace"),
+    predictive=("posterior", "network"),
     init=("random", "balanced"),
     precision=("fp32", "bf16"),
     engine=("auto", "compiled", "torch"),
@@ -223,7 +225,7 @@ SCHEMA = 2  # of config.json and bo.json
 ADDED_FIELDS = dict(  # field → what it was before it could be chosen
     embedding="", dropout=0.0, optimizer="sgd", schedule="cosine", label_smoothing=0.0,
     posterior="none", posterior_samples=10, members=5, tracker="none",
-    threads=0, feature_scaling="per_dimension", predictions=False, engine="torch",
+    threads=0, feature_scaling="per_dimension", predictions=False, engine="torch", predictive="posterior",
 )
 RENAMED = {}  # old name of a field → its name today
 

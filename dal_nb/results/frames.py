@@ -340,6 +340,8 @@ def _check_once(runs, varying):
     which = twice.run[same].tolist()
     raise ValueError(f"The same run is there {len(which)} times: {', '.join(which)}. Keep one of them below the root.")
 
+_OF_PASSES = ["posterior", "posterior_samples", "members"]  # of what strategies see; the network alone is judged
+
 def check_comparable(
     runs: pd.DataFrame,  # as in `Records.runs`
     varying: Iterable[str] = VARYING,  # fields in which the runs may differ
@@ -348,7 +350,10 @@ def check_comparable(
     _refuse(runs, lambda row: row.run)
     runs = runs[runs.problem == ""]
     varying = list(varying)
-    for field in runs.columns.difference([*varying, *_NOT_CONFIG, *PLACE, *_SETTLED, "engine"], sort=False):
+    free = ["engine"]
+    if "predictive" in runs and (runs.predictive == "network").all():
+        free += _OF_PASSES
+    for field in runs.columns.difference([*varying, *free, *_NOT_CONFIG, *PLACE, *_SETTLED], sort=False):
         _check_one_value(runs, field, "Runs")
     for seed, same in runs.groupby("seed"):
         _check_one_value(same, "split", f"Runs with seed {seed:g}")
