@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import _SETTLED, PLACE, SCHEMA, upgraded
-from ..files import EXACT
+from ..files import EXACT, unpacked
 from ..predictions import read_predictions
 from ..record import bo_budget, find_runs
 from .checks import entry, misshapen, misshapen_config, wrong_runs, wrong_search
@@ -267,10 +267,10 @@ def unread_text(records: Records) -> str:
 
 # %% ../../nbs/results/01_frames.ipynb #8c6839de
 def read_runs(
-    root: Path | str,  # folder
+    root: Path | str,  # folder, or a .zip archive of one
 ) -> Records:
     "All runs and searches at or below `root`. Unfinished, damaged and wrong ones are there too, and marked."
-    root = str(root)
+    root = str(unpacked(root))
     rows = []
     files = []
     searches = []
