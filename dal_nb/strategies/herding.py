@@ -75,7 +75,8 @@ def scan(self: KernelCover):
         self.lists = _by_candidate(*[part[:n_edges] for part in edges], len(self.x_N_E))
         self.weight_N = self.weight_N.cpu()
         self.covered_N = self.covered_N.cpu()
-    elif few: self.enough /= 2  # the sample was not like the rest: later, then
+    elif few:
+        self.enough /= 2  # the sample was not like the rest: later, then
 
 # %% ../../nbs/strategies/18_herding.ipynb #61e15123
 def _by_candidate(
