@@ -88,7 +88,7 @@ def plot_families(
         if name != baseline:
             members.setdefault(_family_of(name), []).append(name)
     titles = [family for family in (*FAMILIES, "other") if family in members]
-    figure, axes = panels(titles, columns=3, size=(3.4, 3.0), sharex=True, sharey=True)
+    figure, axes = panels(titles, size=(4.8, 2.5), sharex=True, sharey=True)
     for ax, family in zip(axes, titles):
         for name in set(curves) - set(members[family]):
             ax.plot(curves[name].n_labeled, curves[name]["mean"], color="0.88", lw=0.8, zorder=1)
@@ -97,7 +97,7 @@ def plot_families(
             ax.plot(line.n_labeled, line["mean"], color="black", ls="--", lw=1.2, label=display_name(baseline))
         for name, color in zip(in_order(members[family]), _LINES):
             ax.plot(curves[name].n_labeled, curves[name]["mean"], color=color, lw=1.4, label=display_name(name))
-        ax.legend(frameon=False, fontsize=7, loc="lower right")
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.supxlabel("labels")
     figure.supylabel("test accuracy, %")
     return figure
