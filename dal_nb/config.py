@@ -51,6 +51,7 @@ class RunConfig:
     val_fraction: float = 0.1  # part of the training set held out for validation, never trained on
     cold_start: bool = True  # train from new weights in every cycle; False: go on from the last cycle's
     precision: str = "fp32"  # fp32, or bf16 autocast
+    engine: str = "auto"  # compiled (linear and mlp, on the CPU) or torch; auto: compiled where the recipe allows it
     seed: int = 1  # every named stream of random numbers is derived from it
     threads: int = 0  # of PyTorch on the CPU; 0: as many as are fastest for the model, settled at the first start
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest that is there
@@ -105,6 +106,7 @@ CHOICES = dict(
     posterior=("auto", "none", "mc_dropout", "ensemble", "laplace"),
     init=("random", "balanced"),
     precision=("fp32", "bf16"),
+    engine=("auto", "compiled", "torch"),
     tracker=("none", "tensorboard", "mlflow"),
 )
 _AT_LEAST_1 = ("width", "epochs", "batch_size", "n_init", "acq_size", "image_size", "posterior_samples", "members")
@@ -221,7 +223,7 @@ SCHEMA = 2  # of config.json and bo.json
 ADDED_FIELDS = dict(  # field → what it was before it could be chosen
     embedding="", dropout=0.0, optimizer="sgd", schedule="cosine", label_smoothing=0.0,
     posterior="none", posterior_samples=10, members=5, tracker="none",
-    threads=0, feature_scaling="per_dimension", predictions=False,
+    threads=0, feature_scaling="per_dimension", predictions=False, engine="torch",
 )
 RENAMED = {}  # old name of a field → its name today
 

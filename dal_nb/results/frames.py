@@ -348,7 +348,7 @@ def check_comparable(
     _refuse(runs, lambda row: row.run)
     runs = runs[runs.problem == ""]
     varying = list(varying)
-    for field in runs.columns.difference([*varying, *_NOT_CONFIG, *PLACE, *_SETTLED], sort=False):
+    for field in runs.columns.difference([*varying, *_NOT_CONFIG, *PLACE, *_SETTLED, "engine"], sort=False):
         _check_one_value(runs, field, "Runs")
     for seed, same in runs.groupby("seed"):
         _check_one_value(same, "split", f"Runs with seed {seed:g}")
@@ -369,6 +369,7 @@ def check_searches(
 # %% ../../nbs/results/01_frames.ipynb #f5b34180
 _MADE_WITH = {  # column → what a remark calls it
     "torch": "versions of PyTorch", "ran_on": "devices", "processor": "processors", "ran_threads": "numbers of threads",
+    "engine": "engines of training",
 }
 
 def remarks(
