@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['BO_PRESETS', 'BO_PLACE', 'BOConfig', 'make_bo_config', 'BOFolder', 'trial_scores', 'trial_mean', 'BOSetup',
-           'recorded_run', 'load_labeled_data', 'find_labels', 'settle_recipe', 'prepare_bo', 'defining', 'threads_of',
-           'begin_bo']
+           'recorded_run', 'load_labeled_data', 'find_labels', 'settle_recipe', 'folders_to_start_from', 'find_starts',
+           'prepare_bo', 'defining', 'threads_of', 'begin_bo']
 
 # %% ../../nbs/bo/04_record.ipynb #547c2d3d
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ from dal_nb.bo.folds import (
 )
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
+from .starts import starting_points
 from ..config import _SEED_LIMIT, _SETTLED, CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
 from ..environment import code_mark, environment, resolve_device
@@ -52,6 +54,7 @@ class BOConfig:
     budget: int = 0  # number of labels; 0: as many as the run has trained on
     indices: str = ""  # CSV file with a column index: these labels instead of the run's
     out_dir: str = ""  # the BO folder; unless given, bo<budget> in the run's folder
+    start_from: str = ""  # complete BO folders (a, b), or bo100 of the same run: their best settings are tried early
     objective: str = "accuracy"  # what is validated: accuracy or nll
     n_trials: int = 20  # the first is the run's own setting
     n_folds: int = 5  # of the cross-validation
@@ -277,6 +280,31 @@ def settle_recipe(
     threads = bo.run_dir and RunFolder(bo.run_dir).threads
     return replace(config, threads=threads or best_threads(config, data, resolve_device(config.device)))
 
+# %% ../../nbs/bo/04_record.ipynb #4e76fd4e
+def folders_to_start_from(bo: BOConfig) -> list[Path]:
+    "The BO folders that `start_from` names. `ValueError` for bo100 without a run."
+    found = []
+    for name in filter(None, map(str.strip, bo.start_from.split(","))):
+        of_run = re.fullmatch(r"bo\d+", name)
+        if of_run and not bo.run_dir: raise ValueError(f"start_from: {name} is a search of a run, and needs run_dir.")
+        found.append(Path(bo.run_dir, name) if of_run else Path(name))
+    return found
+
+def find_starts(
+    bo: BOConfig,
+    config: RunConfig,  # the recipe, settled
+    path: Path,  # of the BO folder
+) -> list[dict[str, object]]:  # hyperparameters
+    "What a search tries after the run's own setting. `ValueError` for a folder that has nothing for it."
+    if not bo.start_from: return []
+    begun = BOFolder(path).record
+    if begun and begun["config"].get("start_from") == bo.start_from: return begun["task"].get("start_from", [])
+    others = {}
+    for folder in map(BOFolder, folders_to_start_from(bo)):
+        if folder.path.resolve() == path: raise ValueError(f"start_from: {path} cannot start from itself.")
+        others[str(folder.path)] = (folder.record, folder.trials)
+    return starting_points(others, bo.space, config, bo.objective)[:bo.n_trials - 1]
+
 # %% ../../nbs/bo/04_record.ipynb #08e09771
 def _check_start(
     config: RunConfig,
@@ -341,12 +369,16 @@ def prepare_bo(
     _check_code(code, run)
     if code:
         record["code"] = code
+    starts = find_starts(bo, config, path)
+    if starts:
+        record["start_from"] = starts
     _check_start(config, cycle, path)
     return BOSetup(replace(bo, budget=len(indices), seed=seed), BOFolder(path), cv, data, indices, cycle, record)
 
 # %% ../../nbs/bo/04_record.ipynb #29406bb9
 BO_PLACE = (  # fields that do not define the result
     *PLACE, "run_dir", "indices", "dataset", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "ray_address",
+    "start_from",  # what was taken from there does: it stands in the task
 )
 
 def defining(record: dict) -> dict[str, object]:  # of bo.json

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -72,12 +72,14 @@ def search_naively(
     direction: str = "max",
     prune: bool = False,
     worst: float = 0.0,  # score of a trial that cannot be
+    starts: Sequence[dict] = (),  # hyperparameters that are tried after the run's own
     **rule,  # percentile, first_folds of `should_prune`
 ) -> list[dict]:  # one a trial: hps, scores, mean
     "The search without engine, record or resume."
     ranges = distributions(space, config)
     study = optuna.create_study(direction=DIRECTIONS[direction], sampler=SeededSampler(sampler, seed))
-    study.enqueue_trial(own_hps(space, config))
+    for hps in (own_hps(space, config), *starts):
+        study.enqueue_trial(hps)
     trials = []
     for number in range(n_trials):
         trial = study.ask(ranges)
@@ -325,9 +327,10 @@ def study_from_record(
         if trial["state"] != "running":
             value = trial_mean(trial, setup.bo.objective, setup.cv.data.n_classes)
             study.add_trial(create_trial(params=trial["hps"], distributions=ranges, value=value))
-    for trial in trials or [dict(hps=setup.record["own"], state="running")]:
-        if trial["state"] == "running":
-            study.enqueue_trial(trial["hps"])
+    first = [setup.record["own"], *setup.record.get("start_from", [])]
+    running = [trial["hps"] for trial in trials if trial["state"] == "running"]
+    for hps in [*running, *first[len(trials):]]:
+        study.enqueue_trial(hps)
     return storage
 
 # %% ../../nbs/bo/05_search.ipynb #a63e1f6f

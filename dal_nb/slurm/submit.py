@@ -56,7 +56,7 @@ def read_submission(root: str | Path) -> Submission | None:
 def sbatch(
     study: Study,
     array: JobArray,
-    after: str,  # job id that the searches wait for, or empty
+    after: str,  # job id that the array waits for, or empty
     how: Submission,
 ) -> list[str]:  # words of the command
     "The command that submits an array."
@@ -126,17 +126,17 @@ def _submit_array(study, array, after, how) -> str:
     job = answer.stdout.strip().split(";")[0]
     _note(study, array, job, how)
     kind = "runs" if array.name == "al" else "searches"
-    behind = f", each after its run in job {after}" if after else ""
+    behind = f", each after what it needs in job {after}" if after else ""
     print(f"job {job}: {array.name}, {array.n_experiments} {kind} in {len(array.tasks)} tasks{behind}")
     return job
 
 # %% ../../nbs/slurm/03_submit.ipynb #742fdf64
-def _shell(study, array, how) -> str:
-    "The command as one types it; it keeps the job id of runs, which the searches refer to."
+def _shell(study, array, how, referred) -> str:
+    "The command as one types it; it keeps a job id that others refer to."
     is_label = bool(array.after) and not array.after[0].isdigit()
     words = sbatch(study, array, f"${array.after}" if is_label else array.after, how)
     text = " ".join(w if w.startswith("--dependency=") else shlex.quote(w) for w in words)
-    return f"{array.label}=$({text})" if array.name == "al" else text
+    return f"{array.label}=$({text})" if array.label in referred else text
 
 # %% ../../nbs/slurm/03_submit.ipynb #ef859214
 def _summary(study, frame, arrays) -> str:
@@ -151,7 +151,7 @@ def _summary(study, frame, arrays) -> str:
 
 # %% ../../nbs/slurm/03_submit.ipynb #696c2738
 def _stuck_tasks(frame: pd.DataFrame, arrays: list[JobArray]) -> list[str]:  # "123_4"
-    "Tasks of searches that wait for a task that will not do their runs any more."
+    "Tasks of searches that wait for a task that will not do what they need any more."
     stuck = stuck_searches(frame, arrays)
     return sorted({f"{row.job}_{row['index']}" for _, row in stuck.iterrows()})
 
@@ -203,7 +203,7 @@ def dry_run(
     if stuck:
         print(shlex.join(["scancel", *stuck]))
     for array in arrays:
-        print(_shell(study, array, how))
+        print(_shell(study, array, how, {other.after for other in arrays}))
 
 def _checked(study, how) -> str:
     "What was checked: all that a run needs where its data are here, else the names."

@@ -108,6 +108,8 @@ def _run_parameters(study, names) -> dict[str, object]:
     return {**study.run, **given, "out_dir": str(Path(study.root, *extra))}
 
 # %% ../../nbs/studies/00_grid.ipynb #f7329e0a
+_SMALLER = "smaller"  # start_from: the search of the same run at the next smaller budget
+
 def _make_experiment(study, stage, positions, names) -> Experiment:
     "The run, or the search, at one point of the grid."
     run = grid_number(positions[:len(study.grid)])
@@ -119,6 +121,9 @@ def _make_experiment(study, stage, positions, names) -> Experiment:
     searched = {**study.bo, "run_dir": str(folder), "budget": budget}
     if config.dataset not in NAMED:  # data of one's own may have moved since the run
         searched["dataset"] = config.dataset
+    if study.bo.get("start_from") == _SMALLER:
+        smaller = [b for b in study.budgets if b < budget]
+        searched["start_from"] = f"bo{max(smaller)}" if smaller else ""
     return Experiment("bo", grid_number(positions), names, searched, folder / f"bo{budget}", run)
 
 # %% ../../nbs/studies/00_grid.ipynb #6e48c22e
@@ -206,6 +211,8 @@ def _check_bo_grid(study):
         raise ValueError(f"{where}: bo_grid needs a list of budgets.")
     if study.bo_grid and "budget" in study.grid:
         raise ValueError(f"{where}: budget is an axis of grid and of bo_grid; it can be one of them only.")
+    if study.bo.get("start_from") == _SMALLER and study.budgets != sorted(study.budgets):
+        raise ValueError(f"{where}: with start_from: {_SMALLER} the budgets must rise, got {study.budgets}.")
     for axis, values in study.bo_grid.items():
         if axis == "budget": continue
         if axis not in study.grid:

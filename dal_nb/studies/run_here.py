@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 from ..bo.record import BO_PLACE, BOFolder, make_bo_config
 from ..bo.space import own_hps
@@ -54,13 +55,15 @@ def _mark(dataset: str, data_dir: str, image_size: int) -> str:
     return fingerprint(data.x_train, data.y_train, data.x_test, data.y_test)
 
 # %% ../../nbs/studies/01_run_here.ipynb #8987c108
+_ELSEWHERE = set(BO_PLACE) - {"start_from"}  # fields in which a search may differ from its study
+
 def _changed_search(experiment) -> dict[str, tuple]:
     "Settings in which a complete search differs from its study: name → (there, in the study)."
     defaults = vars(make_bo_config(run_dir="any"))
     there = {**defaults, **BOFolder(experiment.folder).record["config"]}
     asked = vars(make_bo_config(**experiment.parameters))
     there, asked = (json.loads(json.dumps(config)) for config in (there, asked))
-    found = {name: pair for name, pair in differing(there, asked).items() if name not in BO_PLACE}
+    found = {name: pair for name, pair in differing(there, asked).items() if name not in _ELSEWHERE}
     if asked["seed"] == -1:  # the run's own
         found.pop("seed", None)
     return found
@@ -98,6 +101,15 @@ def _engine(first, place) -> AbstractContextManager:
     if first.stage == "al": return nullcontext()
     from dal_nb.bo.search import engine
     return engine(make_bo_config(**first.parameters, **place))
+
+# %% ../../nbs/studies/01_run_here.ipynb #51101885
+def _is_early(
+    experiment: Experiment,
+    all_: dict[Path, Experiment],  # of its stage, by folder
+) -> bool:
+    "Does a search start from another one of the study that is not done yet?"
+    before = all_.get(experiment.folder.parent / experiment.parameters.get("start_from", ""))
+    return before is not None and not is_done(before)
 
 # %% ../../nbs/studies/01_run_here.ipynb #e7cda46b
 def kinds_of(configs: Iterable[RunConfig]) -> list[RunConfig]:
@@ -148,12 +160,14 @@ def run_here(
     if "al" in stages:
         check_runs(make_config(**run.parameters, **place) for run in study.experiments("al") if not is_done(run))
     for stage in stages:
-        todo = [experiment for experiment in study.experiments(stage) if not is_done(experiment)]
+        all_ = {experiment.folder: experiment for experiment in study.experiments(stage)}
+        todo = [experiment for experiment in all_.values() if not is_done(experiment)]
         if not todo: continue
         with _engine(todo[0], place), Progress(len(todo), enabled=progress) as show:
             for done, experiment in enumerate(todo):
                 names = " ".join(map(str, experiment.names.values()))
                 show.update(done, f"{stage}, {len(todo) - done} to do: {names}")
+                if _is_early(experiment, all_): continue
                 try:
                     _do(experiment, place)
                 except InUse: continue  # another process does this one
