@@ -119,7 +119,7 @@ def training_columns(log: FitLog) -> dict:
 # %% ../nbs/17_loop.ipynb #5f233db5
 def n_labeled_at(config: RunConfig, cycle: int) -> int:
     "Labels that are paid for in cycle `cycle`."
-    return reached_budgets(config)[cycle]
+    return min(config.n_init + n_validation(config) + cycle * config.acq_size, config.budget)
 
 def n_cycles(config: RunConfig) -> int:
     "Cycles until the budget is reached; the last acquisition may be a smaller one."

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..config import RunConfig
+from ..config import RunConfig, n_validation
 from ..data import Dataset
 from ..pool import new_pool
 from ..posterior import fit_posterior
@@ -26,9 +26,9 @@ from ..training import FitLog
 # %% ../../nbs/bo/00_folds.ipynb #0fe0fcd9
 def labels_of_run(
     folder: RunFolder,
-    budget: int,  # number of labels; 0: as many as the run has trained on
+    budget: int,  # number of labels, with those that were bought to validate on; 0: as many as the run has had
 ) -> tuple[torch.Tensor, int]:  # original indices in order of acquisition (int64), the cycle trained on exactly these
-    "The labels that a run had at a budget. `ValueError` that names the budgets it has reached."
+    "The labels that a run trained on at a budget. `ValueError` that names the budgets it has reached."
     cycles = folder.cycles
     if not len(cycles):
         raise ValueError(f"{folder.path} has no finished cycle: is it the folder of an active-learning run? "
@@ -37,11 +37,15 @@ def labels_of_run(
     selected = selected[selected.cycle <= cycles.cycle.iloc[-1]]
     pool = new_pool(torch.tensor(selected["index"].to_numpy())).replay(selected)
     try:
-        pool = pool.at_budget(budget or len(pool))
+        pool = pool.at_budget(budget - _n_held(folder) if budget else len(pool))
     except ValueError:
         reached = ", ".join(map(str, cycles.n_labeled))
         raise ValueError(f"{folder.path} has no budget of {budget} labels; it has {reached}.") from None
     return pool.labeled, int(pool.cycle[-1])
+
+def _n_held(folder) -> int:
+    "Labels of a run that it has bought to validate searches on; it trains on none of them."
+    return n_validation(folder.config) if folder.config else 0
 
 # %% ../../nbs/bo/00_folds.ipynb #126f977e
 def labels_of_csv(
