@@ -7,6 +7,7 @@ __all__ = ['normalize', 'resolve_scaling', 'scaled', 'Augment', 'resolve_augment
 
 # %% ../nbs/07_augment.ipynb #8bcbbfdd
 from dataclasses import replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,11 @@ from fastcore.basics import patch
 from .data import NEVER_FLIPPED, Dataset
 
 # %% ../nbs/07_augment.ipynb #21fbbe30
+@cache
+def _row(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    "They are asked for with every batch."
+    return torch.tensor(values, device=device)
+
 def normalize(
     x: torch.Tensor,  # uint8 B,C,H,W or float B,D
     data: Dataset,  # whose mean and std are used
@@ -24,8 +30,8 @@ def normalize(
         x = x / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
     scale = 255.0 if x.dtype == torch.uint8 else 1.0
     shape = (1, -1) + (1,) * (x.ndim - 2)
-    mean = torch.tensor(data.mean, device=x.device).view(shape) * scale
-    std = torch.tensor(data.std, device=x.device).view(shape) * scale
+    mean = _row(data.mean, x.device).view(shape) * scale
+    std = _row(data.std, x.device).view(shape) * scale
     return x.float().sub_(mean).div_(std) if x.dtype == torch.uint8 else (x - mean) / std
 
 # %% ../nbs/07_augment.ipynb #f0b0bc95

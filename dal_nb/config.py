@@ -46,6 +46,7 @@ class RunConfig:
     posterior: str = "auto"  # none, mc_dropout, ensemble, laplace; auto: laplace for strategies with passes, else none
     posterior_samples: int = 10  # stochastic passes: dropout masks, or samples of the last layer
     members: int = 5  # networks of an ensemble
+    predictive: str = "posterior"  # what is evaluated: the posterior's mean, or the (first) network alone: network
     n_init: int = 20  # labels before the first acquisition
     init: str = "random"  # how they are drawn: random or balanced over the classes
     acq_size: int = 20  # labels bought at each acquisition
@@ -54,6 +55,7 @@ class RunConfig:
     val_fraction: float = 0.1  # part of the training set held out for validation, never trained on
     cold_start: bool = True  # train from new weights in every cycle; False: go on from the last cycle's
     precision: str = "fp32"  # fp32, or bf16 autocast
+    engine: str = "auto"  # compiled (linear and mlp, on the CPU) or torch; auto: compiled where the recipe allows it
     seed: int = 1  # every named stream of random numbers is derived from it
     threads: int = 0  # of PyTorch on the CPU; 0: as many as are fastest for the model, settled at the first start
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest that is there
@@ -119,8 +121,10 @@ CHOICES = dict(
     augment=("auto", "none", "crop", "crop_flip"),
     feature_scaling=("auto", "one", "per_dimension", "l2"),
     posterior=("auto", "none", "mc_dropout", "ensemble", "laplace"),
+    predictive=("posterior", "network"),
     init=("random", "balanced"),
     precision=("fp32", "bf16"),
+    engine=("auto", "compiled", "torch"),
     tracker=("none", "tensorboard", "mlflow"),
 )
 _AT_LEAST_1 = ("width", "epochs", "batch_size", "n_init", "acq_size", "image_size", "posterior_samples", "members",
@@ -273,7 +277,7 @@ SCHEMA = 2  # of config.json and bo.json
 ADDED_FIELDS = dict(  # field → what it was before it could be chosen
     embedding="", dropout=0.0, optimizer="sgd", schedule="cosine", label_smoothing=0.0,
     posterior="none", posterior_samples=10, members=5, tracker="none",
-    threads=0, feature_scaling="per_dimension", predictions=False,
+    threads=0, feature_scaling="per_dimension", predictions=False, engine="torch", predictive="posterior",
     tune_at="never", tune_trials=20, tune_folds=5, tune_prune=True, tune_space="", tune_val=0.0, hps_from="",
 )
 RENAMED = {}  # old name of a field → its name today

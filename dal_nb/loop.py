@@ -82,11 +82,11 @@ def evaluate(
     setup: Setup,
     posterior: Posterior,
 ) -> tuple[dict[str, float], Tensor]:  # test_accuracy, test_nll, …, val_ece; logits_N_C of the test images
-    "Metrics of the predictive mean on the test set and on the held-out examples, where there are any."
-    test_logits_N_C = posterior.predictive(setup.data.x_test)
+    "Metrics on the test set and on the held-out examples, where there are any."
+    test_logits_N_C = posterior.evaluated(setup.data.x_test)
     measured = dict(test=metrics(test_logits_N_C, setup.data.y_test))
     if len(setup.y_val):
-        measured["val"] = metrics(posterior.predictive(setup.x_val), setup.y_val)
+        measured["val"] = metrics(posterior.evaluated(setup.x_val), setup.y_val)
     row = {f"{part}_{name}": value for part, found in measured.items() for name, value in found.items()}
     return row, test_logits_N_C
 

@@ -144,6 +144,10 @@ class Posterior:
         "Logits whose softmax is the mean probability over the passes."
         return self.outputs(x)[0]
 
+    def evaluated(self, x: Tensor) -> Tensor:  # logits_N_C
+        "Logits that metrics are taken of."
+        return self._plain(x)[0][0] if self.config.predictive == "network" else self.predictive(x)
+
     @cached_property
     def layer(self) -> nn.Linear | None:
         "The last linear layer of the first network, if there is one."

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .augment import resolve_augment, resolve_scaling, scaled
+from .compiled import resolve_engine
 from .config import RunConfig, n_validation, reached_budgets, run_path, upgraded
 from .data import Dataset, fingerprint, load_dataset
 from .environment import code_mark, resolve_device
@@ -67,6 +68,7 @@ def resolve(
         model=resolve_model(config.model, data.shape),
         augment=resolve_augment(config.augment, data),
         feature_scaling=resolve_scaling(config.feature_scaling, data),
+        engine=resolve_engine(config, resolve_model(config.model, data.shape)),
         posterior=resolve_posterior(config.posterior, needs),
     )
 
@@ -75,9 +77,11 @@ def _as_begun(
     config: RunConfig,
     recorded: dict | None,  # a configuration, or the recipe of a search; None: nothing is on record
 ) -> RunConfig:
-    "The configuration with the scale of features that is on record, where it is left open."
-    if not recorded or config.feature_scaling != "auto": return config
-    return replace(config, feature_scaling=upgraded(recorded)["feature_scaling"])
+    "The configuration with what is on record for that which is left open and has another default today."
+    if not recorded: return config
+    before = upgraded(recorded)
+    left_open = [name for name in ("feature_scaling", "engine") if getattr(config, name) == "auto"]
+    return replace(config, **{name: before[name] for name in left_open})
 
 # %% ../nbs/16_setup.ipynb #2e5e8f5a
 _BIG_STEP = 5e9  # multiply-adds of a batch's forward pass from which on more threads can pay

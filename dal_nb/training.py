@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .augment import Augment, normalize, resolve_augment
+from .compiled import CompiledNetwork, can_compile
 from .config import RunConfig
 from .data import Dataset
 from .denormals import flushing_denormals, raise_if_interrupted
@@ -63,8 +64,8 @@ class Batches:
 
 # %% ../nbs/11_training.ipynb #e4e7e4bc
 @patch
-def epoch(self: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    "The (inputs, targets) of one epoch in a fresh order."
+def blocks(self: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    "One epoch in a fresh order, as (inputs, targets, rows of both that follow each other) of several batches."
     device = self.targets.device
     order = torch.randperm(len(self.targets), generator=self.generator)[:self.steps * self.size]
     draws = self.augment.draw(len(order), self.generator).to(device) if self.augment else None
@@ -73,9 +74,18 @@ def epoch(self: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         i = order[start:start + self.block]
         if self.augment:
             x = normalize(self.augment(i, draws[start:start + self.block]), self.data)
+            yield x, self.targets.index_select(0, i), torch.arange(len(i), device=device)
         else:
-            x = self.x.index_select(0, i)
-        yield from zip(x.split(self.size), self.targets.index_select(0, i).split(self.size))
+            yield self.x, self.targets, i
+
+@patch
+def epoch(self: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    "The (inputs, targets) of one epoch in a fresh order, a batch at a time."
+    for x, targets, rows in self.blocks():
+        if not self.augment:
+            x = x.index_select(0, rows)
+            targets = targets.index_select(0, rows)
+        yield from zip(x.split(self.size), targets.split(self.size))
 
 # %% ../nbs/11_training.ipynb #t0000006
 def cross_entropy_grad(
@@ -98,15 +108,6 @@ class FitLog:
     seconds: float = 0.0
 
 # %% ../nbs/11_training.ipynb #d46c8d8f
-def _record(log, logits_N_C, targets_N_C, weights) -> bool:
-    "Note an epoch's loss and accuracy; False where loss, weights or the means of a normalisation are not finite."
-    loss = F.cross_entropy(logits_N_C, targets_N_C).item()
-    log.diverged = not (math.isfinite(loss) and all(w.isfinite().all() for w in weights))
-    if not log.diverged:
-        log.loss.append(loss)
-        log.accuracy.append((logits_N_C.argmax(1) == targets_N_C.argmax(1)).float().mean().item())
-    return not log.diverged
-
 def _check_batches(
     model: nn.Module,
     size: int,  # of a batch
@@ -128,6 +129,78 @@ def reproducible(
         torch.manual_seed(generator.initial_seed())
         yield
 
+# %% ../nbs/11_training.ipynb #t0000010
+class _TorchEngine:
+    "PyTorch's own parts, for any network, optimizer and device."
+
+    def __init__(self, model, batches, config):
+        self.model = model
+        self.batches = batches
+        self.params = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(self.params, config)
+        self.context = nullcontext()
+        if config.precision == "bf16":
+            self.context = torch.autocast(batches.targets.device.type, torch.bfloat16)
+
+    def train(self, rate: float) -> tuple[float, float] | None:  # loss, accuracy; None: undone, as it is not finite
+        "One pass over the batches, and what came of it."
+        before = {k: v.clone() for k, v in self.model.state_dict().items()}
+        set_rate(self.optimizer, rate)
+        logits_N_C, targets_N_C = self.train_batches()
+        self.optimizer.zero_grad()  # frees the gradients
+        loss = F.cross_entropy(logits_N_C, targets_N_C).item()
+        numbers = [*self.params, *self.model.buffers()]  # the means of a normalisation can be infinite, too
+        if math.isfinite(loss) and all(x.isfinite().all() for x in numbers):
+            return loss, (logits_N_C.argmax(1) == targets_N_C.argmax(1)).float().mean().item()
+        self.model.load_state_dict(before)
+        return None
+
+# %% ../nbs/11_training.ipynb #33c0e030
+@patch
+def train_batches(self: _TorchEngine) -> tuple[torch.Tensor, torch.Tensor]:  # logits_N_C of each batch, targets_N_C
+    "One pass over the batches: forward, backward from the gradient of the loss, step."
+    logits = []
+    targets = []
+    for x_B, t_B_C in self.batches.epoch():
+        raise_if_interrupted()
+        with self.context:
+            z_B_C = self.model(x_B)[0]
+        z = z_B_C.detach()
+        gradients = torch.autograd.grad(z_B_C, self.params, cross_entropy_grad(z, t_B_C), materialize_grads=True)
+        for p, gradient in zip(self.params, gradients):
+            p.grad = gradient
+        self.optimizer.step()
+        logits.append(z)
+        targets.append(t_B_C)
+    return torch.cat(logits).float(), torch.cat(targets)
+
+# %% ../nbs/11_training.ipynb #35458078
+class _CompiledEngine:
+    "Machine code for small networks on the CPU."
+
+    def __init__(self, model, batches, config):
+        self.network = CompiledNetwork(model, config)
+        self.batches = batches
+
+    def train(self, rate: float) -> tuple[float, float] | None:  # loss, accuracy; None: undone, as it is not finite
+        "One pass over the batches, and what came of it."
+        raise_if_interrupted()
+        loss = 0.0
+        right = 0
+        for x, targets, rows in self.batches.blocks():
+            found = self.network.train(x.flatten(1), targets, rows, self.batches.size, rate)
+            loss += found[0]
+            right += found[1]
+        n = self.batches.steps * self.batches.size
+        if not math.isfinite(loss) or not self.network.put_back(): return None
+        return loss / n, right / n
+
+def _engine(model, batches, config) -> _TorchEngine | _CompiledEngine:
+    "The engine of a recipe; for what there is no machine code, PyTorch's."
+    on_cpu = batches.targets.device.type == "cpu"
+    compiled = config.engine == "compiled" and can_compile(config) and on_cpu
+    return (_CompiledEngine if compiled else _TorchEngine)(model, batches, config)
+
 # %% ../nbs/11_training.ipynb #e15784dc
 @flushing_denormals
 def fit(
@@ -143,48 +216,23 @@ def fit(
     log = FitLog()
     device = data.y_train.device
     model.to(device).train()
-    params = [p for p in model.parameters() if p.requires_grad]
-    numbers = [*params, *model.buffers()]
     batches = Batches(data, indices, config, generator)
     _check_batches(model, batches.size)
-    optimizer = build_optimizer(params, config)
     with reproducible(device, generator):
+        engine = _engine(model, batches, config)
         for epoch in range(config.epochs):
-            before = {k: v.clone() for k, v in model.state_dict().items()}
-            set_rate(optimizer, learning_rate(epoch, config))
-            logits_N_C, targets_N_C = _train_epoch(model, params, batches, optimizer, config.precision)
+            found = engine.train(learning_rate(epoch, config))
             log.steps += batches.steps
             log.images += batches.steps * batches.size
-            if not _record(log, logits_N_C, targets_N_C, numbers):
-                model.load_state_dict(before)
-                break
+            log.diverged = found is None
+            if log.diverged: break
+            loss, accuracy = found
+            log.loss.append(loss)
+            log.accuracy.append(accuracy)
             if on_epoch is not None:
                 on_epoch(log)
-    optimizer.zero_grad()  # frees the gradients
     log.seconds = time.perf_counter() - start
     return log
-
-# %% ../nbs/11_training.ipynb #t0000010
-def _train_epoch(
-    model, params, batches, optimizer,
-    precision: str,  # fp32 or bf16
-) -> tuple[torch.Tensor, torch.Tensor]:  # logits_N_C as each batch had them, targets_N_C
-    "One pass over the batches: forward, backward from the gradient of the loss, step."
-    context = torch.autocast(batches.targets.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-    logits = []
-    targets = []
-    for x_B, t_B_C in batches.epoch():
-        raise_if_interrupted()
-        with context:
-            z_B_C = model(x_B)[0]
-        z = z_B_C.detach()
-        gradients = torch.autograd.grad(z_B_C, params, cross_entropy_grad(z, t_B_C), materialize_grads=True)
-        for p, gradient in zip(params, gradients):
-            p.grad = gradient
-        optimizer.step()
-        logits.append(z)
-        targets.append(t_B_C)
-    return torch.cat(logits).float(), torch.cat(targets)
 
 # %% ../nbs/11_training.ipynb #85dcdd54
 def try_step(

@@ -11,15 +11,17 @@ from dal_nb.studies.grid import load_study
 
 @pytest.fixture
 def features(tmp_path, monkeypatch):
-    "A small features.npz where the study is started"
+    "A small file of features where the study expects it"
     rng = np.random.RandomState(0)
     y = {part: np.arange(n) % 5 for part, n in (("train", 1500), ("test", 50))}
     x = {part: (rng.randn(len(labels), 8) + labels[:, None]).astype("float32") for part, labels in y.items()}
-    np.savez(tmp_path / "features.npz", **{f"{k}_{part}": v[part] for k, v in (("x", x), ("y", y)) for part in y})
+    (tmp_path / "features").mkdir()
+    path = tmp_path / "features" / "cifar10-efficientnet_lite0-pca256.npz"
+    np.savez(path, **{f"{k}_{part}": v[part] for k, v in (("x", x), ("y", y)) for part in y})
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("name, seeds", [("strategies", 10), ("features", 5)])
+@pytest.mark.parametrize("name, seeds", [("strategies", 10), ("strategies-features", 10)])
 def test_a_study_has_all_strategies(name, seeds, features):
     "A new strategy goes to the end of the lists, so that the runs that there are keep their numbers"
     study = load_study(name)

@@ -141,7 +141,7 @@ def fit_and_predict(
 ) -> tuple[torch.Tensor, FitLog]:  # logits_N_C of x, what the training did
     "Train a new network (or those of an ensemble), with augmentation, and predict, without."
     posterior, log = fit_posterior(config, data, indices, seed, counter)
-    return posterior.predictive(x), log
+    return posterior.evaluated(x), log
 
 # %% ../../nbs/bo/00_folds.ipynb #1839dd21
 def run_fold(

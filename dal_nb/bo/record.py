@@ -281,7 +281,7 @@ def settle_recipe(
         for value in values:
             if (name, value) == ("model", "auto"):
                 raise ValueError(f"The space of model cannot have the choice 'auto'; name {config.model} instead.")
-            check_posterior(resolve(replace(config, **{name: value}), data), data, n_labels)
+            check_posterior(resolve(replace(config, engine="auto", **{name: value}), data), data, n_labels)
     threads = bo.run_dir and RunFolder(bo.run_dir).threads
     return replace(config, threads=threads or best_threads(config, data, resolve_device(config.device)))
 

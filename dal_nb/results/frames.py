@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import _SETTLED, PLACE, SCHEMA, upgraded
-from ..files import EXACT
+from ..files import EXACT, unpacked
 from ..predictions import read_predictions
 from ..record import bo_budget, find_runs
 from .checks import entry, misshapen, misshapen_config, wrong_runs, wrong_search
@@ -267,10 +267,10 @@ def unread_text(records: Records) -> str:
 
 # %% ../../nbs/results/01_frames.ipynb #8c6839de
 def read_runs(
-    root: Path | str,  # folder
+    root: Path | str,  # folder, or a .zip archive of one
 ) -> Records:
     "All runs and searches at or below `root`. Unfinished, damaged and wrong ones are there too, and marked."
-    root = str(root)
+    root = str(unpacked(root))
     rows = []
     files = []
     searches = []
@@ -340,6 +340,8 @@ def _check_once(runs, varying):
     which = twice.run[same].tolist()
     raise ValueError(f"The same run is there {len(which)} times: {', '.join(which)}. Keep one of them below the root.")
 
+_OF_PASSES = ["posterior", "posterior_samples", "members"]  # of what strategies see; the network alone is judged
+
 def check_comparable(
     runs: pd.DataFrame,  # as in `Records.runs`
     varying: Iterable[str] = VARYING,  # fields in which the runs may differ
@@ -348,7 +350,10 @@ def check_comparable(
     _refuse(runs, lambda row: row.run)
     runs = runs[runs.problem == ""]
     varying = list(varying)
-    for field in runs.columns.difference([*varying, *_NOT_CONFIG, *PLACE, *_SETTLED], sort=False):
+    free = ["engine"]
+    if "predictive" in runs and (runs.predictive == "network").all():
+        free += _OF_PASSES
+    for field in runs.columns.difference([*varying, *free, *_NOT_CONFIG, *PLACE, *_SETTLED], sort=False):
         _check_one_value(runs, field, "Runs")
     for seed, same in runs.groupby("seed"):
         _check_one_value(same, "split", f"Runs with seed {seed:g}")
@@ -369,6 +374,7 @@ def check_searches(
 # %% ../../nbs/results/01_frames.ipynb #f5b34180
 _MADE_WITH = {  # column → what a remark calls it
     "torch": "versions of PyTorch", "ran_on": "devices", "processor": "processors", "ran_threads": "numbers of threads",
+    "engine": "engines of training",
 }
 
 def remarks(

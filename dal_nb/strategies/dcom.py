@@ -29,10 +29,14 @@ def _bisect(
     "The largest radius of balls that are pure enough, by bisection"
     low_B = torch.zeros(len(d2_B_M), dtype=torch.float64)
     high_B = torch.full_like(low_B, largest)
+    ball_B_M = torch.empty_like(d2_B_M)  # of zeros and ones, whose products count: sums of truth values are slow
+    same_B_M = same_B_M.to(d2_B_M)
+    one_M = torch.ones_like(d2_B_M[0])
     for _ in range(math.ceil(math.log2(max(largest / resolution, 1)) - 1e-9)):
         middle_B = (low_B + high_B) / 2
-        ball_B_M = d2_B_M < middle_B.square().to(d2_B_M)[:, None]
-        share_B = (ball_B_M & same_B_M).sum(1).double() / ball_B_M.sum(1).clamp_min(1)
+        torch.lt(d2_B_M, middle_B.square().to(d2_B_M)[:, None], out=ball_B_M)
+        size_B = (ball_B_M @ one_M).double()
+        share_B = (ball_B_M.mul_(same_B_M) @ one_M).double() / size_B.clamp_min(1)
         pure_B = share_B >= threshold
         low_B = torch.where(pure_B, middle_B, low_B)
         high_B = torch.where(pure_B, high_B, middle_B)
@@ -47,22 +51,25 @@ def radii_of_labeled(
     initial: float,        # radius of the first ones while theirs are not known
     largest: float = 1.1,
     resolution: float = 0.05,
+    stored: int = 2**26,   # distances that may be
 ) -> tuple[Tensor, Tensor]:  # radii_L, and which of the M points the balls cover
     "Radii of the balls of the labeled images, acquisition after acquisition"
+    norms_M = x_M_E.square().sum(1)
     radii_L = torch.zeros(len(labels_L), dtype=torch.float64)
     covered_M = torch.zeros(len(x_M_E), dtype=torch.bool)
     ends = range(len(labels_L) % n or n, len(labels_L) + 1, n)
     for start, end in zip([0, *ends], ends):
         mean = round(float(radii_L[:start].mean()), 2) if start else initial
         blocks = torch.arange(start, end).split(max(2**23 // len(x_M_E), 1))
+        def distances(): return ((rows, sq_dists(x_M_E[rows], x_M_E, norms_M)) for rows in blocks)
+        kept = list(distances()) if (end - start) * len(x_M_E) <= stored else None
         with_mean_M = covered_M.clone()
-        for rows in blocks:
-            with_mean_M |= (sq_dists(x_M_E[rows], x_M_E) < mean**2).any(0)
+        for _, d2 in kept or distances():
+            with_mean_M |= d2.amin(0) < mean**2
         threshold = 0.4 + 0.2 * float(with_mean_M.double().mean())
-        for rows in blocks:
-            d2 = sq_dists(x_M_E[rows], x_M_E)
+        for rows, d2 in kept or distances():
             radii_L[rows] = _bisect(d2, labels_L[rows, None] == predicted_M, threshold, largest, resolution)
-            covered_M |= (d2 < radii_L[rows].square().to(d2)[:, None]).any(0)
+            covered_M |= (d2 - radii_L[rows].square().to(d2)[:, None]).amin(0) < 0
     return radii_L, covered_M
 
 # %% ../../nbs/strategies/25_dcom.ipynb #71ad9209
@@ -137,7 +144,6 @@ def dcom(
     x_M_E = x_M_E - x_M_E.mean(0)
     radii_L, covered_M = radii_of_labeled(x_M_E, labeled.labels_N.cpu(), logits_M_C.argmax(1), n, delta,
                                           largest, resolution)
-    balls = BallCover(x_M_E, float(radii_L.mean()))
-    balls.cover(covered_M.nonzero()[:, 0])
+    balls = BallCover(x_M_E, float(radii_L.mean()), covered_M)
     weight = competence(float(covered_M.double().mean()), slope, center)
     return _choose(balls, _doubt(logits_M_C, n_labeled), weight, n_labeled, n)

@@ -24,40 +24,58 @@ class KernelCover:
         weight_N: Tensor,      # of the targets, not negative
         width: float,          # h
         covered_N: Tensor,     # coverage of the targets at the start
-        limit: int = 2**24,    # edges that may be stored
+        limit: int = 2**25,    # edges that may be stored
     ):
         self.x_N_E = x_N_E
+        self.norms_N = x_N_E.square().sum(1)
         self.width = width
         self.limit = limit
+        self.enough = 0.95 * limit  # edges in the estimate at which they are collected
         self.weight_N = weight_N.to(x_N_E)
         self.covered_N = torch.where(weight_N > 0, covered_N.to(x_N_E), torch.inf)  # no weight: no edges
-        self.free_N = torch.ones(len(x_N_E), dtype=torch.bool, device=x_N_E.device)
+        self.before = [self.covered_N]  # coverage after 0, 1, 2 … picks
+        self.seen_N = torch.zeros_like(self.covered_N, dtype=torch.int64)  # picks when a gain was up to date
+        self.lists = None
+        sample = torch.arange(0, len(x_N_E), max(len(x_N_E) // 256, 1), device=x_N_E.device)
+        self.sample = self.kernel(sample, slice(None))
         self.scan()
 
     def kernel(self, rows: slice | Tensor, columns: slice | Tensor) -> Tensor:
         "A block of the kernel, exactly 1 for copies"
-        return sq_dists(self.x_N_E[rows], self.x_N_E[columns]).mul_(-1 / self.width**2).exp_()
+        d2 = sq_dists(self.x_N_E[rows], self.x_N_E[columns], self.norms_N[columns])
+        return d2.mul_(-1 / self.width**2).exp_()
+
+    def few_edges(self) -> bool:
+        "Are there few enough edges to be stored, as far as a sample tells?"
+        edges = int(torch.count_nonzero(self.sample > self.covered_N))
+        return edges * len(self.x_N_E) / len(self.sample) <= self.enough
 
 # %% ../../nbs/strategies/18_herding.ipynb #659fe89f
 @patch
 def scan(self: KernelCover):
     "All gains anew, and the edges if they are few enough"
     self.gain_N = torch.zeros_like(self.x_N_E[:, 0], dtype=torch.float64)
-    self.n_edges = 0
+    self.seen_N.fill_(len(self.before) - 1)
+    few = self.few_edges()
+    n_edges = 0 if few else self.limit + 1
     edges = [torch.empty(self.limit, dtype=kind) for kind in (torch.int32, torch.int32, self.x_N_E.dtype)]
     for rows, columns in block_pairs(len(self.x_N_E)):
         kernel = self.kernel(rows, columns)
         for candidates, targets, k in [(rows, columns, kernel), (columns, rows, kernel.T)][:1 + (rows != columns)]:
             rise = (k - self.covered_N[targets]).clamp_min_(0)
             self.gain_N[candidates] += rise @ self.weight_N[targets]
-            before = self.n_edges
-            self.n_edges += int(torch.count_nonzero(rise))
-            if self.n_edges <= self.limit:
-                i, j = rise.nonzero(as_tuple=True)
-                for buffer, part in zip(edges, (i + candidates.start, j + targets.start, k[i, j])):
-                    buffer[before:self.n_edges] = part
-    few = self.n_edges <= self.limit
-    self.lists = _by_candidate(*[part[:self.n_edges] for part in edges], len(self.x_N_E)) if few else None
+            if n_edges > self.limit: continue
+            i, j = rise.nonzero(as_tuple=True)
+            before = n_edges
+            n_edges += len(i)
+            if n_edges > self.limit: continue
+            for buffer, part in zip(edges, (i + candidates.start, j + targets.start, k[i, j])):
+                buffer[before:n_edges] = part
+    if n_edges <= self.limit:
+        self.lists = _by_candidate(*[part[:n_edges] for part in edges], len(self.x_N_E))
+        self.weight_N = self.weight_N.cpu()
+        self.covered_N = self.covered_N.cpu()
+    elif few: self.enough /= 2  # the sample was not like the rest: later, then
 
 # %% ../../nbs/strategies/18_herding.ipynb #61e15123
 def _by_candidate(
@@ -73,27 +91,38 @@ def _by_candidate(
 
 # %% ../../nbs/strategies/18_herding.ipynb #39b59fcb
 @patch
+def product_gains(
+    self: KernelCover,
+    rows_K: Tensor,     # candidates
+) -> Tensor:            # (K,)
+    "Gains of some candidates, brought up to date by the targets whose coverage has risen since"
+    rows_K = rows_K.to(self.seen_N.device)
+    for age in self.seen_N[rows_K].unique().tolist():
+        mine = rows_K[self.seen_N[rows_K] == age]
+        was_N = self.before[age]
+        targets = torch.nonzero(self.covered_N > was_N)[:, 0]
+        for t in targets.split(2048):
+            for rows in mine.split(1024):
+                k = self.kernel(rows, t)
+                lost = (k - was_N[t]).clamp_min_(0).sub_((k - self.covered_N[t]).clamp_min_(0))
+                self.gain_N[rows] -= lost @ self.weight_N[t]
+    self.seen_N[rows_K] = len(self.before) - 1
+    return self.gain_N[rows_K].cpu()
+
+# %% ../../nbs/strategies/18_herding.ipynb #2d3fc9a5
+@patch
 def choose(
     self: KernelCover,
     i: int,
-) -> int:  # targets whose coverage has risen
-    "Pick candidate `i`, and bring all gains up to date"
-    self.free_N[i] = False
+) -> Tensor | None:  # all gains, where they have been computed anew
+    "Pick candidate `i`"
     k_N = self.kernel(slice(i, i + 1), slice(None))[0]
-    targets = torch.nonzero(k_N > self.covered_N)[:, 0]
-    before_N = self.covered_N
-    self.covered_N = before_N.maximum(k_N)
-    if 2 * len(targets) > len(k_N):
-        self.scan()
-        return len(targets)
-    for t in targets.split(1024):
-        for j in range(0, len(k_N), 2048):
-            k = self.kernel(t, slice(j, j + 2048))
-            was = (k - before_N[t, None]).clamp_min_(0)
-            now = (k - self.covered_N[t, None]).clamp_min_(0)
-            self.n_edges += int(torch.count_nonzero(now)) - int(torch.count_nonzero(was))
-            self.gain_N[j:j + 2048] -= self.weight_N[t] @ was.sub_(now)
-    return len(targets)
+    many = 2 * int(torch.count_nonzero(k_N > self.covered_N)) > len(k_N)
+    self.covered_N = self.covered_N.maximum(k_N)
+    self.before.append(self.covered_N)
+    if not (many or self.few_edges()): return None
+    self.scan()
+    return self.gain_N
 
 # %% ../../nbs/strategies/18_herding.ipynb #5f8e87ba
 @patch
@@ -127,19 +156,9 @@ def pick(
     n: int,   # picks, at most N
 ) -> Tensor:  # (n,) positions
     "The candidate of largest gain, again and again; of equal ones the lowest"
-    picks = []
-    while len(picks) < n and self.lists is None:
-        i = int(torch.where(self.free_N, self.gain_N, -torch.inf).argmax())
-        n_risen = self.choose(i)
-        picks.append(i)
-        if self.lists is None and self.n_edges <= self.limit and 2 * n_risen * (n - len(picks)) > len(self.gain_N):
-            self.scan()
-    picks = torch.tensor(picks, dtype=torch.int64)
-    if len(picks) == n: return picks
-    self.weight_N = self.weight_N.cpu()
-    self.covered_N = self.covered_N.cpu()
-    bounds_N = torch.where(self.free_N.cpu(), self.list_gains(torch.arange(len(self.gain_N))), -torch.inf)
-    return torch.cat([picks, lazy_greedy(bounds_N, n - len(picks), self.list_gains, self.choose_from_lists)])
+    def gains(rows_K): return self.product_gains(rows_K) if self.lists is None else self.list_gains(rows_K)
+    def choose(i): return self.choose(i) if self.lists is None else self.choose_from_lists(i)
+    return lazy_greedy(self.gain_N.cpu(), n, gains, choose)
 
 # %% ../../nbs/strategies/18_herding.ipynb #1de636bd
 def _herd(

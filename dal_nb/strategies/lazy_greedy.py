@@ -16,7 +16,7 @@ def lazy_greedy(
     bounds_N: Tensor,                   # upper bounds of the gains at the start
     n: int,                             # picks, at most N
     gains: Callable[[Tensor], Tensor],  # positions -> their gains now
-    choose: Callable[[int], None],      # told of each pick, before the next gains
+    choose: Callable[[int], Tensor | None],  # told of each pick, before the next gains; may return new bounds
     k: int = 16,                        # gains computed at the first try of a step; 512 at most
 ) -> Tensor:                            # (n,) positions, in the order of picking; of equal gains the lowest
     "Greedy maximisation of a monotone submodular function (Minoux 1978): the sequence of the naive form"
@@ -34,7 +34,8 @@ def lazy_greedy(
             seen_N[top] = step
             i = int(bounds_N.argmax())
             size = min(2 * size, 512)
-        choose(i)
-        bounds_N[i] = -torch.inf
+        new_N = choose(i)
         picks.append(i)
+        bounds_N = bounds_N if new_N is None else new_N.to(bounds_N, copy=True)
+        bounds_N[picks] = -torch.inf
     return torch.tensor(picks, dtype=torch.int64)

@@ -26,10 +26,12 @@ def unit_rows(
 def sq_dists(
     x_N_D: Tensor,  # near the origin, of moderate size
     y_M_D: Tensor,
+    norms_M: Tensor | None = None,  # squared norms of y, where many blocks need them
 ) -> Tensor:        # (N, M), exactly 0 for copies
     "Squared distances from one matrix product"
+    norms_M = y_M_D.square().sum(1) if norms_M is None else norms_M
     norms_N_1 = x_N_D.square().sum(1, keepdim=True)
-    d2_N_M = torch.addmm(y_M_D.square().sum(1), x_N_D, y_M_D.T, alpha=-2).add_(norms_N_1)
+    d2_N_M = torch.addmm(norms_M, x_N_D, y_M_D.T, alpha=-2).add_(norms_N_1)
     tolerance = (8 + 2 * x_N_D.shape[1]**0.5) * torch.finfo(x_N_D.dtype).eps
     return d2_N_M.masked_fill_(d2_N_M <= tolerance * norms_N_1, 0)
 
@@ -107,18 +109,21 @@ def neighbors_within(
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:  # degree_N; (starts, columns), or `None` beyond the limit
     "How many points are closer to each point than the radius, itself among them, and which"
     n = len(x_N_D)
+    norms_N = x_N_D.square().sum(1)
     degree_N = torch.zeros(n, dtype=torch.int64)
     pairs_2_P = torch.empty(2, limit // 2 + n, dtype=torch.int32)  # memory that is not written to is not taken
     n_pairs = 0
     for rows, columns in block_pairs(n):
-        near = (sq_dists(x_N_D[rows], x_N_D[columns]) < radius**2).cpu()
+        near = (sq_dists(x_N_D[rows], x_N_D[columns], norms_N[columns]) < radius**2).cpu()
         if rows == columns:
             near = near.fill_diagonal_(True).triu_()
-        degree_N[rows] += near.sum(1)
-        degree_N[columns] += near.sum(0)
+        ones = near.float()  # counts by products, which are whole numbers; sums of truth values are slow
+        of_row = (ones @ torch.ones(ones.shape[1])).long()
+        degree_N[rows] += of_row
+        degree_N[columns] += (torch.ones(len(ones)) @ ones).long()
         before = n_pairs
-        n_pairs += int(near.sum())
-        if n_pairs <= pairs_2_P.shape[1]:
+        n_pairs += int(of_row.sum())
+        if before < n_pairs <= pairs_2_P.shape[1]:
             i, j = near.nonzero(as_tuple=True)
             pairs_2_P[0, before:n_pairs] = i + rows.start
             pairs_2_P[1, before:n_pairs] = j + columns.start

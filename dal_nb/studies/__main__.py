@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     add("--root", default="", help="run folders are made below it; studies/STUDY unless given")
     add("--stage", choices=["al", "bo"], help="only the runs, or only the searches")
     add("--data-dir", help="where named data sets lie")
-    add("--records", metavar="FOLDER", help="only copy the records of what is there to this folder")
+    add("--records", metavar="FOLDER", help="only copy the records of what is there to this folder, or .zip file")
     add("--predictions", action="store_true", help="with --records: copy the predictions for the test images, too")
     return words
 

@@ -9,7 +9,7 @@ __all__ = ['RECORDS', 'PREDICTIONS', 'PRIVATE', 'copy_records', 'records_of']
 import json
 from pathlib import Path
 
-from ..files import write_json
+from ..files import is_zip, unpacked, write_archive
 from ..record import find_runs
 from .grid import Study, repository_folders
 
@@ -18,25 +18,19 @@ RECORDS = ("config.json", "cycles.csv", "selected.csv", "bo*/bo.json", "bo*/tria
 PREDICTIONS = ("predictions.npz", "bo*/predictions.npz")  # 0.1 to 0.2 MB a run where there are 10,000 test images
 PRIVATE = ("host", "platform", "command")  # of the starts that a record notes
 
-def _copy_public(
-    path: Path,
-    to: Path,
-):
-    "Copy one file; of the starts in a record, only what names no machine."
-    to.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix != ".json":
-        to.write_bytes(path.read_bytes())
-        return
+def _public(path: Path) -> bytes:
+    "What a file holds; of the starts in a record, only what names no machine."
+    if path.suffix != ".json": return path.read_bytes()
     record = json.loads(path.read_text())
     for start in record["starts"]:
         for name in PRIVATE:
             start.pop(name, None)
-    write_json(to, record)
+    return (json.dumps(record, indent=2) + "\n").encode()
 
 # %% ../../nbs/studies/02_publish.ipynb #33dd0cb5
 def copy_records(
     root: str | Path,  # folder of a study's runs
-    dest: str | Path,  # the same layout is made below it
+    dest: str | Path,  # the same layout is made below it; or in it, where it is the name of a .zip file
     predictions: bool = False,  # those for the test images, too
 ) -> int:  # files copied
     "Copy the small files of all run folders, without checkpoints and without what names a machine."
@@ -44,17 +38,26 @@ def copy_records(
     for run, _ in find_runs(root):
         for pattern in (*RECORDS, *(PREDICTIONS if predictions else ())):
             found += sorted(Path(run).glob(pattern))
-    for path in found:
-        _copy_public(path, Path(dest, path.relative_to(root)))
-    return len(found)
+    files = {path.relative_to(root).as_posix(): _public(path) for path in found}
+    if is_zip(dest):
+        Path(dest).parent.mkdir(parents=True, exist_ok=True)
+        write_archive(dest, files)
+        return len(files)
+    for name, content in files.items():
+        path = Path(dest, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return len(files)
 
 # %% ../../nbs/studies/02_publish.ipynb #3d0dfefd
 def records_of(
     study: Study,
 ) -> Path:
-    "The folder with the published records of a study. `FileNotFoundError` where there are none."
-    for folder in repository_folders(f"nbs/records/{study.name}"):
-        if folder.is_dir(): return folder
+    "The folder with the published records of a study, unpacked if need be. `FileNotFoundError` where there are none."
+    for place in repository_folders("nbs/records"):
+        if (place / study.name).is_dir(): return place / study.name
+        archive = place / f"{study.name}.zip"
+        if archive.is_file(): return unpacked(archive)
     raise FileNotFoundError(
         f"There are no records of the study {study.name!r} in nbs/records, here or above. Published records lie in "
         f"a clone of the repository: work in one, or give the folder of the study's runs, {study.root}.")
