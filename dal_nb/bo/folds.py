@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FOLD_COUNTER', 'NLL_CAP', 'OBJECTIVES', 'labels_of_run', 'labels_of_csv', 'labeled_part', 'make_folds',
-           'possible_folds', 'CrossValidation', 'fit_and_predict', 'run_fold', 'fold_score', 'worst_score']
+           'possible_folds', 'images_trained', 'CrossValidation', 'fit_and_predict', 'run_fold', 'fold_score',
+           'worst_score']
 
 # %% ../../nbs/bo/00_folds.ipynb #f5fe9b6d
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import torch
 from ..config import RunConfig, n_validation
 from ..data import Dataset
 from ..pool import new_pool
-from ..posterior import fit_posterior
+from ..posterior import fit_posterior, n_networks
 from ..predict import metrics
 from ..record import RunFolder
 from ..seeds import generator
@@ -119,6 +120,11 @@ def possible_folds(
     return k, notes
 
 # %% ../../nbs/bo/00_folds.ipynb #54f2b50f
+def images_trained(config: RunConfig, n: int) -> int:
+    "Images that a training on n labels sees: whole batches only, in every epoch, for every network."
+    size = min(config.batch_size, n)
+    return n // size * size * config.epochs * n_networks(config)
+
 FOLD_COUNTER = 1_000_000  # counter of the streams "weights" and "batches" for fold 0
 
 @dataclass(frozen=True)

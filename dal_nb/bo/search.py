@@ -35,7 +35,7 @@ import torch
 from fastcore.basics import patch
 
 from dal_nb.bo.folds import (
-    OBJECTIVES, CrossValidation, fit_and_predict, fold_score, run_fold, worst_score,
+    OBJECTIVES, CrossValidation, fit_and_predict, fold_score, images_trained, run_fold, worst_score,
 )
 from .racing import DIRECTIONS, should_prune
 from .record import BOConfig, BOFolder, BOSetup, begin_bo, prepare_bo, trial_mean, trial_scores
@@ -45,7 +45,6 @@ from ..config import RunConfig
 from ..data import Dataset
 from ..environment import resolve_device
 from ..files import write_json
-from ..posterior import n_networks
 from ..predict import metrics
 from ..predictions import predictions_of, write_predictions
 from ..progress import Progress
@@ -444,12 +443,7 @@ def best_trial(
 def images_of(cv: CrossValidation, hps: dict[str, object]) -> int:
     "Images that a trial trains on if it is not stopped: over all folds, whole batches only."
     config = recipe_of(cv.config, hps)
-    if config is None: return 0
-    total = 0
-    for train, _ in cv.folds:
-        size = min(config.batch_size, len(train))
-        total += len(train) // size * size * config.epochs
-    return total * n_networks(config)
+    return sum(images_trained(config, len(train)) for train, _ in cv.folds) if config else 0
 
 # %% ../../nbs/bo/05_search.ipynb #38043353
 def test_last_model(setup: BOSetup, hps: dict[str, object]) -> dict[str, object]:  # of `fit_and_test`

@@ -13,15 +13,16 @@ from .folds import OBJECTIVES
 from .record import BOFolder
 from .space import SEARCHABLE
 from ..config import RunConfig
+from ..files import is_zip, unpacked
 from ..lookup import unknown_name
 from ..record import RunFolder, bo_budget, find_runs
 
 # %% ../../nbs/bo/08_transfer.ipynb #a0302ac9
 def searches_below(
-    path: str | Path,  # a BO folder, a run folder, or a folder of runs
+    path: str | Path,  # a BO folder, a run folder, a folder of runs, or an archive of their records
 ) -> list[tuple[str, int, BOFolder]]:  # strategy, labels, complete search; sorted by path
     "The complete searches at or below a folder. `ValueError` where there are none."
-    path = Path(path)
+    path = unpacked(path) if is_zip(path) and Path(path).is_file() else Path(path)
     if (path / "bo.json").exists():
         found = [(path.parent, path)]
     elif path.is_dir():

@@ -16,9 +16,10 @@ from fastcore.basics import patch
 
 import dal_nb
 from ..bo.record import make_bo_config
-from ..config import _WITH_OPTIONS, RunConfig, make_config, run_path
+from ..config import _WITH_OPTIONS, RunConfig, make_config, reached_budgets, run_path, tuned_budgets
 from ..data import NAMED
 from ..lookup import _one_line, parse_call, unknown_name
+from .cost import settled_cost
 
 # %% ../../nbs/studies/00_grid.ipynb #1210b2c7
 def grid_number(
@@ -105,7 +106,16 @@ def _run_parameters(study, names) -> dict[str, object]:
     for axis, values in study.grid.items():
         given |= values[names[axis]] if isinstance(values, dict) else {axis: names[axis]}
     extra = [_subfolder(axis, names[axis]) for axis in study.grid if axis not in IN_PATH]
-    return {**study.run, **given, "out_dir": str(Path(study.root, *extra))}
+    return _at_cost({**study.run, **given, "out_dir": str(Path(study.root, *extra))})
+
+def _at_cost(parameters) -> dict[str, object]:
+    "The parameters of a run with the trials and folds that its `cost` allows, where it states one."
+    given = {name: value for name, value in parameters.items() if name != "cost"}
+    if parameters.get("cost") is None: return given
+    for name in ("tune_trials", "tune_prune"):
+        if given.get(name):
+            raise ValueError(f"{name} follows from cost ({parameters['cost']}): leave it out.")
+    return {**given, **settled_cost(make_config(**given), parameters["cost"])}
 
 # %% ../../nbs/studies/00_grid.ipynb #f7329e0a
 _SMALLER = "smaller"  # start_from: the search of the same run at the next smaller budget
@@ -238,8 +248,11 @@ def _check_experiments(study):
 # %% ../../nbs/studies/00_grid.ipynb #4ebfa475
 def _check_budgets(study, config: RunConfig):
     "Refuse searches at a number of labels that a run never has."
-    reached = [*range(config.n_init, config.budget, config.acq_size), config.budget]
+    reached = reached_budgets(config)
     for budget in study.budgets:
+        if budget in tuned_budgets(config):
+            raise ValueError(f"The study {study.name!r}: runs with tune_at={config.tune_at!r} search at {budget} labels "
+                             "by themselves. Leave this budget, or these runs, out of bo_grid.")
         if budget not in reached or not isinstance(budget, int):
             raise ValueError(f"The study {study.name!r}: its runs have no budget of {budget!r} labels; "
                              f"they have {', '.join(map(str, reached))}.")
