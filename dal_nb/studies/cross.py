@@ -16,7 +16,7 @@ from ..augment import scaled
 from ..bo.folds import FOLD_COUNTER, labeled_part, make_folds, possible_folds
 from ..bo.record import BOConfig, BOFolder, find_labels, hps_of_row, load_labeled_data, recorded_run
 from ..bo.space import SEARCHABLE
-from ..config import PLACE, SCHEMA, RunConfig, _coerce, upgraded
+from ..config import SCHEMA, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint
 from ..environment import environment, resolve_device, use_threads
 from ..files import write_json
@@ -104,8 +104,8 @@ def prepare_cross(asked: CrossConfig) -> CrossSetup:
     run = recorded_run(bo)
     config = RunConfig(**upgraded(run["config"]))
     if not config.cold_start:
-        raise ValueError("The run was made with cold_start=False: its last model went on from earlier weights, and those "
-                         "here begin with new ones. Make the run with cold_start=True.")
+        raise ValueError("The run was made with cold_start=False: its last model went on from earlier weights, and "
+                         "those here begin with new ones. Make the run with cold_start=True.")
     there = {name: value for name, value in place.items() if value}
     config = replace(config, **there, threads=RunFolder(asked.run_dir).threads or 1)
     data, mark = load_labeled_data(bo, config, run)
