@@ -25,7 +25,7 @@ from ..progress import clock
 from ..record import RunFolder
 from .worker import array_name, last_start, log_of
 from ..studies.cross import CrossFolder
-from ..studies.grid import STAGES, Experiment, Study, load_study, stage_of
+from ..studies.grid import ALL_STAGES, Experiment, Study, _stage_of, load_study
 from ..studies.run_here import is_done
 
 # %% ../../nbs/slurm/02_status.ipynb #7f29700c
@@ -117,7 +117,7 @@ def state_of_study(
     jobs = read_jobs(study.root)
     tasks = dict(zip(zip(jobs.array, jobs.run), zip(jobs.job, jobs.name, jobs["index"])))
     rows = []
-    for experiment in [experiment for stage in STAGES for experiment in study.experiments(stage)]:
+    for experiment in [experiment for stage in ALL_STAGES for experiment in study.experiments(stage)]:
         array = array_name(experiment)
         task = tasks.get((array, experiment.run))
         job, _, index = task or ("", "", -1)
@@ -172,7 +172,7 @@ _WORDS = dict(bo="searches", cross="sets of crossed models", landscape="landscap
 
 def _table(study, array, part) -> str:
     "The experiments of an array: how many are in which state, and a table of the grid."
-    stage = stage_of(array)
+    stage = _stage_of(array)
     title = f"{len(part)} runs" if stage == "al" else f"{len(part)} {_WORDS[stage]} on {array[len(stage):]} labels"
     counts = ", ".join(f"{n} {state}" for state, n in part.state.value_counts().items())
     *rows, column = study.grid

@@ -25,7 +25,7 @@ import yaml
 
 import dal_nb
 from ..record import InUse, RunFolder
-from ..studies.grid import STAGES, Experiment, Study, load_study, stage_of
+from ..studies.grid import ALL_STAGES, Experiment, Study, _stage_of, load_study
 from ..studies.run_here import is_done
 
 # %% ../../nbs/slurm/01_worker.ipynb #a7c28180
@@ -70,8 +70,8 @@ def experiments_of_task(
     groups: Sequence[str] = (),  # "4=4+5+7": task 4 has the experiments of the runs 4, 5 and 7
 ) -> list[Experiment]:
     "What an array task has to do. `ValueError` where the study has no such experiment."
-    stage = stage_of(array)
-    found = {e.run: e for e in study.experiments(stage) if array_name(e) == array} if stage in STAGES else {}
+    stage = _stage_of(array)
+    found = {e.run: e for e in study.experiments(stage) if array_name(e) == array} if stage in ALL_STAGES else {}
     shared = dict(group.split("=") for group in groups)
     numbers = [int(n) for n in shared[str(index)].split("+")] if str(index) in shared else [index + offset]
     for n in numbers:

@@ -11,7 +11,7 @@ import pandas as pd
 from ..config import make_config, tuned_budgets
 from ..record import RunFolder
 from .cost import planned_cost, training_cost
-from .grid import STAGES, Study
+from .grid import ALL_STAGES, Study
 
 # %% ../../nbs/studies/02_plan.ipynb #1165b539
 _ALIKE = ("strategy", "seed")  # axes that change no cost
@@ -50,7 +50,7 @@ def plan_text(study: Study) -> str:
     "The plan in words and a table."
     frame = plan_of(study)
     frame["share"] = frame.share.map("{:.2f}x".format)
-    counts = ", ".join(f"{n} of {stage}" for stage in STAGES if (n := len(study.experiments(stage))))
+    counts = ", ".join(f"{n} of {stage}" for stage in ALL_STAGES if (n := len(study.experiments(stage))))
     total = (frame.runs * (frame.images_training + frame.images_tuning)).sum()
     table = frame.to_string(index=False, formatters={name: "{:,}".format for name in frame if "images" in name})
     return f"{study.name}: {counts}. Runs train on {total:,} images, with their own searches:\n{table}"

@@ -24,7 +24,7 @@ from ..record import InUse, RunFolder, may_grow
 from ..setup import code_of, prepare
 from ..strategies.registry import get_strategy
 from .cross import CrossConfig, CrossFolder, changed_cross, run_cross
-from .grid import STAGES, Experiment, Study
+from .grid import ALL_STAGES, Experiment, Study
 
 # %% ../../nbs/studies/01_run_here.ipynb #d4e58474
 def _changed_run(experiment) -> dict[str, tuple]:
@@ -144,7 +144,7 @@ def _kind(config) -> RunConfig:
 
 def check_names(
     study: Study,
-    stages: Sequence[str] = STAGES,
+    stages: Sequence[str] = ALL_STAGES,
 ):
     "Look up strategies, models, recipes and spaces, without data. `ValueError` for what does not exist, or cannot be."
     runs = {run.number: make_config(**run.parameters) for run in study.experiments("al")}
@@ -175,7 +175,7 @@ def check_runs(
 # %% ../../nbs/studies/01_run_here.ipynb #5037c13d
 def run_here(
     study: Study,
-    stages: Sequence[str] = STAGES,  # runs, and then what is done with their labels
+    stages: Sequence[str] = ALL_STAGES,  # runs, and then what is done with their labels
     progress: bool = True,  # show how far it is
     **place,  # parameters of the notebooks that say where to compute: data_dir, device
 ):
