@@ -27,7 +27,8 @@ setup(
     package_data={"dal_nb": ["results/*.csv", "studies/*.yaml"]},
     python_requires=">=" + settings["min_python"],
     install_requires=settings["requirements"].split(),
-    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "docs", "tracking", "peers")},
+    extras_require={
+        extra: settings[f"{extra}_requirements"].split() for extra in ("dev", "docs", "tracking", "peers", "features")},
     entry_points={"console_scripts": scripts, "nbdev": [f"{settings['lib_name']}={settings['lib_name']}._modidx:d"]},
     zip_safe=False,
 )

@@ -165,10 +165,11 @@ def _rank_axis(ax, k, difference):
     ax.hlines(0, 1, k, color="black", lw=1)
     for rank in range(1, k + 1):
         ax.vlines(rank, 0, 0.1, color="black", lw=1)
-        ax.text(rank, 0.16, str(rank), ha="center", va="bottom")
+        if rank == 1 or k <= 12 or rank % 5 == 0:
+            ax.text(rank, 0.16, str(rank), ha="center", va="bottom")
     half = difference / 2
     ax.errorbar(1 + half, 0.75, xerr=half, color="black", capsize=4)
-    ax.text(1 + difference + 0.08, 0.75, f"critical difference {difference:.2f}", va="center")
+    ax.text(1 + difference + 0.02 * k, 0.75, f"critical difference {difference:.2f}", va="center")
     ax.set_xticks([])
     ax.set_yticks([])
 
@@ -200,7 +201,7 @@ def plot_ranks(
     half = (k + 1) // 2
     joined = cliques(ranks.mean, ranks.difference)
     start = 0.45 + 0.28 * len(joined)  # below the bars
-    ax = ax or new_axes((6, 1.3 + 0.3 * (half + len(joined))))
+    ax = ax or new_axes((6 if k <= 12 else 9, 1.3 + 0.3 * (half + len(joined))))
     _rank_names(ax, ranks.mean, start)
     for i, (first, last) in enumerate(joined):
         x = [ranks.mean.iloc[first] - 0.03, ranks.mean.iloc[last] + 0.03]

@@ -190,6 +190,23 @@ CAPTIONS |= {
         "Means of a complete run and of a search; images are those trained on, once for every epoch. Seconds are "
         "those of whatever machine a run had."
     ),
+    "against-picture": (
+        "Area under the budget curve minus that of {baseline}, the best mean on top: means over seeds with 95 % "
+        "intervals, each for itself. Filled: decided after Holm's correction over the strategies of an HP."
+    ),
+    "against": (
+        "Area under the budget curve, per cent, and its difference to {baseline} with the 95 % interval; *: "
+        "decided after Holm's correction. A query: median over all acquisitions."
+    ),
+    "families": "Means over seeds under {stage}; {baseline} is dashed, strategies of other families are grey.",
+    "area-ranks": (
+        "Average ranks of the area under the budget curve, mean over the HPs, {seeds} seeds (1 is best). A bar joins "
+        "strategies within one critical difference. A picture, no verdict."
+    ),
+    "query-cost": (
+        "Seconds of a query and of a training before it, and the share of queries in both. They are those of whatever "
+        "machine a run had, and of what else it did at the time."
+    ),
 }
 
 # %% ../../nbs/results/15_report.ipynb #e69d53fc

@@ -30,7 +30,7 @@ class KernelCover:
         self.norms_N = x_N_E.square().sum(1)
         self.width = width
         self.limit = limit
-        self.enough = 0.95 * limit  # edges in the estimate at which they are collected
+        self.enough = min(0.95 * limit, len(x_N_E)**2 / 8)  # estimated edges at which they are collected
         self.weight_N = weight_N.to(x_N_E)
         self.covered_N = torch.where(weight_N > 0, covered_N.to(x_N_E), torch.inf)  # no weight: no edges
         self.before = [self.covered_N]  # coverage after 0, 1, 2 … picks
@@ -75,7 +75,8 @@ def scan(self: KernelCover):
         self.lists = _by_candidate(*[part[:n_edges] for part in edges], len(self.x_N_E))
         self.weight_N = self.weight_N.cpu()
         self.covered_N = self.covered_N.cpu()
-    elif few: self.enough /= 2  # the sample was not like the rest: later, then
+    elif few:
+        self.enough /= 2  # the sample was not like the rest: later, then
 
 # %% ../../nbs/strategies/18_herding.ipynb #61e15123
 def _by_candidate(

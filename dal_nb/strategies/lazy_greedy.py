@@ -33,7 +33,7 @@ def lazy_greedy(
             bounds_N[top] = torch.where(bounds_N[top] > -torch.inf, gains(top).to(bounds_N), -torch.inf)
             seen_N[top] = step
             i = int(bounds_N.argmax())
-            size = min(2 * size, 512)
+            size = min(size + size // 2, 512)
         new_N = choose(i)
         picks.append(i)
         bounds_N = bounds_N if new_N is None else new_N.to(bounds_N, copy=True)

@@ -36,7 +36,8 @@ class BallCover:
             self.degree_M = self.count(self.open_M.nonzero()[:, 0])
             return
         self.degree_M, self.lists = neighbors_within(self.x_M_E, radius, limit)
-        if covered_M is not None: self.cover(covered_M.nonzero()[:, 0])
+        if covered_M is not None:
+            self.cover(covered_M.nonzero()[:, 0])
 
     def near(self,
         rows_K: Tensor,  # positions
@@ -84,8 +85,10 @@ def cover(
     points_K = points_K[self.open_M[points_K]].unique()
     self.open_M[points_K] = False
     left = self.open_M.nonzero()[:, 0]
-    if self.lists is None and len(left) < len(points_K): self.degree_M = self.count(left)
-    else: self.degree_M -= self.count(points_K)
+    if self.lists is None and len(left) < len(points_K):
+        self.degree_M = self.count(left)
+    else:
+        self.degree_M -= self.count(points_K)
 
 # %% ../../nbs/strategies/17_prob_cover.ipynb #7b0dd39f
 def covered_by(

@@ -9,7 +9,7 @@ __all__ = ['RECORDS', 'PREDICTIONS', 'PRIVATE', 'copy_records', 'records_of']
 import json
 from pathlib import Path
 
-from ..files import is_zip, unpacked, write_archive
+from ..files import _is_zip, unpacked, write_archive
 from ..record import find_runs
 from .grid import Study, repository_folders
 
@@ -41,7 +41,7 @@ def copy_records(
         for pattern in (*RECORDS, *(PREDICTIONS if predictions else ())):
             found += sorted(Path(run).glob(pattern))
     files = {path.relative_to(root).as_posix(): _public(path) for path in found}
-    if is_zip(dest):
+    if _is_zip(dest):
         Path(dest).parent.mkdir(parents=True, exist_ok=True)
         write_archive(dest, files)
         return len(files)
