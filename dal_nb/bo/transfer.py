@@ -13,7 +13,7 @@ from .folds import OBJECTIVES
 from .record import BOFolder
 from .space import SEARCHABLE
 from ..config import RunConfig
-from ..files import is_zip, unpacked
+from ..files import unpacked
 from ..lookup import unknown_name
 from ..record import RunFolder, bo_budget, find_runs
 
@@ -22,7 +22,7 @@ def searches_below(
     path: str | Path,  # a BO folder, a run folder, a folder of runs, or an archive of their records
 ) -> list[tuple[str, int, BOFolder]]:  # strategy, labels, complete search; sorted by path
     "The complete searches at or below a folder. `ValueError` where there are none."
-    path = unpacked(path) if is_zip(path) and Path(path).is_file() else Path(path)
+    path = unpacked(path)
     if (path / "bo.json").exists():
         found = [(path.parent, path)]
     elif path.is_dir():
