@@ -27,6 +27,8 @@ from types import ModuleType
 
 import torch
 
+from . import __version__
+
 # %% ../nbs/04_environment.ipynb #5b9c4a6b
 def resolve_device(
     name: str,  # auto, cpu, cuda, cuda:1, mps
@@ -151,7 +153,7 @@ def _imports(file: Path, root: Path) -> Iterator[str]:
             yield from (".".join([*parts, alias.name]) for alias in node.names)
 
 # %% ../nbs/04_environment.ipynb #5df68bfb
-PACKAGES = ("dal_nb", "torch", "torchvision", "numpy", "pandas", "scikit-learn")
+PACKAGES = ("dal_nb", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "numba")
 
 def environment(
     device: str = "cpu",  # where the run computes
@@ -179,7 +181,8 @@ def environment(
 
 # %% ../nbs/04_environment.ipynb #7183de50
 def _version(name):
-    "A package's version, or None where it is not installed (dal_nb itself, run from a checkout)."
+    "A package's version, or None where it is not installed."
+    if name == "dal_nb": return __version__  # of this code; what is installed may be older
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -35,6 +35,7 @@ SECTIONS = {  # of the navigation: notebooks by pattern, in order
     "Studies": ["studies/*.ipynb"],
     "Results": ["results/*.ipynb"],
     "Cluster": ["slurm/*.ipynb"],
+    "Reports": ["reports/*.ipynb"],
     "Benchmarks": ["benchmarks/*.ipynb"],
 }
 

@@ -35,12 +35,14 @@ def copy_records(
     dest: str | Path,  # the same layout is made below it; or in it, where it is the name of a .zip file
     predictions: bool = False,  # those for the test images, too
 ) -> int:  # files copied
-    "Copy the small files of all run folders, without checkpoints and without what names a machine."
+    "Copy the small files of all run folders and `remarks.md`, without checkpoints and without what names a machine."
     found = []
     for run, _ in find_runs(root):
         for pattern in (*RECORDS, *(PREDICTIONS if predictions else ())):
             found += sorted(Path(run).glob(pattern))
     files = {path.relative_to(root).as_posix(): _public(path) for path in found}
+    if Path(root, "remarks.md").is_file():
+        files["remarks.md"] = Path(root, "remarks.md").read_bytes()
     if _is_zip(dest):
         Path(dest).parent.mkdir(parents=True, exist_ok=True)
         write_archive(dest, files)
