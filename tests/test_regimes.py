@@ -19,6 +19,7 @@ from dal_nb.bo.record import BOFolder
 from dal_nb.config import RunConfig, run_path, tuned_budgets
 from dal_nb.loop import run_al
 from dal_nb.record import RunFolder
+from dal_nb.results.frames import read_runs
 from dal_nb.studies.cross import CrossFolder
 from dal_nb.studies.grid import Study
 from dal_nb.studies.plan import spent
@@ -148,6 +149,9 @@ def test_a_study_of_regimes_with_all_stages(tmp_path):
     study = Study("regimes", run, {}, grid, root=str(tmp_path), cross=dict(budget=[60]), landscape=landscape)
     run_here(study, progress=False)
     assert all(is_done(e) for stage in ("al", "cross", "landscape") for e in study.experiments(stage))
+    records = read_runs(tmp_path)  # searches of a run are a part of it, and labels bought first are labels
+    assert len(records.runs) == 6 and (records.runs.problem == "").all() and records.runs.complete.all()
+    assert len(records.bo) == 0
     costs = spent(study)
     assert (costs.images_training + costs.images_tuning == costs.planned).all()
     for crossing in study.experiments("cross"):  # the diagonal is the run itself
