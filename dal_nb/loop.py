@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['query', 'evaluate', 'has_opinion', 'labels_per_class', 'peak_memory_mb', 'training_columns', 'n_labeled_at',
-           'n_cycles', 'resume', 'bought_after', 'train', 'checkpoint_of', 'extend', 'run_cycle', 'run_al',
+           'n_cycles', 'resume', 'bought_after', 'in_cycle', 'train', 'checkpoint_of', 'extend', 'run_cycle', 'run_al',
            'NetworkView']
 
 # %% ../nbs/17_loop.ipynb #3b6e51f5
@@ -12,24 +12,27 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from functools import partial
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .config import RunConfig, run_path
+from .config import RunConfig, n_validation, reached_budgets, run_path, tuned_budgets
 from .environment import use_threads
+from .files import write_csv
 from .models import build_model
-from .pool import Pool, initial_labels
+from .pool import Pool
 from .posterior import Posterior, joint_log, make_posterior, n_networks
 from .predict import metrics
 from .predictions import predictions_of
 from .progress import Progress
 from .record import RunFolder
 from .seeds import generator, seed_for
-from .setup import NetworkView, Setup, prepare
+from .setup import NetworkView, Setup, _first_labels, _searches, prepare
 from .strategies.needs import Outputs, provide
 from .strategies.registry import get_strategy
 from .tracking import open_tracker
@@ -61,9 +64,13 @@ def query(
         strategy = get_strategy("random")
         outputs = Outputs(n=len(candidates))
         labeled = None
-    n = min(config.acq_size, config.budget - len(pool), len(candidates))
+    n = min(config.acq_size, config.budget - _n_paid(config, pool), len(candidates))
     picks = strategy(outputs, n, generator=generator(config.seed, "strategy", cycle), labeled=labeled)
     return candidates[picks], strategy.name
+
+def _n_paid(config: RunConfig, pool: Pool) -> int:
+    "The labels to train on, and those that were bought first to validate searches on."
+    return len(pool) + n_validation(config)
 
 def _finite(outputs: Outputs | None) -> bool:
     "Are all outputs finite numbers?"
@@ -111,12 +118,12 @@ def training_columns(log: FitLog) -> dict:
 
 # %% ../nbs/17_loop.ipynb #5f233db5
 def n_labeled_at(config: RunConfig, cycle: int) -> int:
-    "Labels that cycle `cycle` trains on."
-    return min(config.n_init + cycle * config.acq_size, config.budget)
+    "Labels that are paid for in cycle `cycle`."
+    return min(config.n_init + n_validation(config) + cycle * config.acq_size, config.budget)
 
 def n_cycles(config: RunConfig) -> int:
     "Cycles until the budget is reached; the last acquisition may be a smaller one."
-    return 1 + math.ceil((config.budget - config.n_init) / config.acq_size)
+    return len(reached_budgets(config))
 
 # %% ../nbs/17_loop.ipynb #9a2e77ab
 def resume(setup: Setup, folder: RunFolder) -> tuple[Pool, int]:  # pool, cycle to do next
@@ -125,21 +132,18 @@ def resume(setup: Setup, folder: RunFolder) -> tuple[Pool, int]:  # pool, cycle 
     y_train = setup.data.y_train
     cycles = folder.cycles
     cycle = len(cycles)
-    if cycle == 0:
-        balanced = config.init == "balanced"
-        first = initial_labels(setup.pool, y_train, config.n_init, generator(config.seed, "init"), balanced)
-        return setup.pool.acquire(first, 0), 0
+    if cycle == 0: return setup.pool.acquire(_first_labels(setup), 0), 0
     _ = folder.predictions  # damage is told now, and not after a training
     selected = folder.selected
     reached = cycle < n_cycles(config) and not bought_after(cycles, selected)  # a smaller budget
     selected = selected[selected.cycle <= cycle - reached]
     try:
         pool = setup.pool.replay(selected)
-        _check_replayed(pool, selected, n_labeled_at(config, cycle - reached), y_train)
+        _check_replayed(pool, selected, n_labeled_at(config, cycle - reached) - n_validation(config), y_train)
     except ValueError as error:
         raise ValueError(f"{folder.path / 'selected.csv'} is damaged: {error} Restore it from a copy, or delete "
                          f"{folder.path} to start this run afresh.") from None
-    return (extend(setup, folder, pool, cycle - 1) if reached else pool), cycle
+    return (extend(in_cycle(setup, folder, cycle - 1), folder, pool, cycle - 1) if reached else pool), cycle
 
 def bought_after(cycles: pd.DataFrame, selected: pd.DataFrame) -> bool:
     "Did the last finished cycle buy labels? Those of a query that died before it counted do not count."
@@ -151,6 +155,24 @@ def _check_replayed(pool, selected, n_labeled, y_train):
     if len(pool) != n_labeled: raise ValueError(f"{len(pool)} labels where {n_labeled} are needed.")
     if (pool.to_frame(y_train).label.to_numpy() != selected.label.to_numpy()).any():
         raise ValueError("labels that are not those of the data.")
+
+# %% ../nbs/17_loop.ipynb #36a1cacb
+def _is_tuned(setup: Setup) -> bool:
+    "Does the run have other hyperparameters than those of its configuration?"
+    return setup.config.tune_at != "never" or bool(setup.transfer)
+
+def in_cycle(setup: Setup, folder: RunFolder, cycle: int) -> Setup:
+    "The setup with the hyperparameters of a cycle: the run's own, or what the last search has found."
+    if not _is_tuned(setup): return setup
+    hps, _ = _searches("in_run").hps_at(setup, folder, n_labeled_at(setup.config, cycle))
+    return replace(setup, config=replace(setup.config, **hps))
+
+def _hp_columns(setup: Setup, folder: RunFolder, n_labeled: int, images: int) -> dict[str, object]:
+    "What a row says of them: values, source, and the images trained on so far; nothing in a run that keeps its own."
+    if not _is_tuned(setup): return {}
+    before = folder.cycles
+    images += int(before.images.sum()) if len(before) else 0
+    return _searches("in_run").columns_at(setup, folder, n_labeled, images)
 
 # %% ../nbs/17_loop.ipynb #7f85a110
 def train(
@@ -230,6 +252,22 @@ def extend(
     folder.commit(row, pool.to_frame(data.y_train), checkpoint)
     return pool
 
+# %% ../nbs/17_loop.ipynb #6606d13f
+@contextmanager
+def _engine_of_searches(
+    setup: Setup,
+    first: int,  # the cycle to do next
+) -> Iterator[Callable]:  # to be called before each cycle: it searches where one is due
+    "The engine of the searches that a run has before it, which starts once; nothing in a run without any."
+    left = set(reached_budgets(setup.config)[first:]) & set(tuned_budgets(setup.config))
+    with _searches("in_run").engine_of(setup) if left else nullcontext():
+        yield partial(_search_where_due, setup, left)
+
+def _search_where_due(setup, left, folder, indices, cycle, tell):
+    "Search, where the run says so, unless that search is done."
+    if n_labeled_at(setup.config, cycle) in left:
+        _searches("in_run").search_in_run(setup, folder, indices, cycle, tell)
+
 # %% ../nbs/17_loop.ipynb #6b18ee6c
 def run_cycle(
     setup: Setup,
@@ -244,12 +282,13 @@ def run_cycle(
     models, log = train(setup, folder, pool.labeled, cycle, on_epoch)
     posterior = make_posterior(models, data, config, pool.labeled, generator(config.seed, "posterior", cycle))
     measured, logits_N_C = evaluate(setup, posterior)
-    row = dict(cycle=cycle, n_labeled=len(pool), **measured, **training_columns(log))
+    row = dict(cycle=cycle, n_labeled=_n_paid(config, pool), **measured, **training_columns(log))
+    row |= _hp_columns(setup, folder, row["n_labeled"], log.images)
     row["labels_per_class"] = labels_per_class(setup, pool)
     row["diverged"] = log.diverged or not has_opinion(row)
     row["chosen_by"] = "-"
     start = time.perf_counter()
-    if len(pool) < config.budget:
+    if row["n_labeled"] < config.budget:
         picks, row["chosen_by"] = query(setup, posterior, pool, cycle)
         row["diverged"] |= row["chosen_by"] != setup.strategy.name
         pool = pool.acquire(picks, cycle + 1)
@@ -258,6 +297,12 @@ def run_cycle(
     predictions = predictions_of(logits_N_C, data.y_test, cycle) if config.predictions else None
     folder.commit(row, pool.to_frame(data.y_train), checkpoint_of(models), predictions)
     return pool, row
+
+# %% ../nbs/17_loop.ipynb #fe3ee543
+def _bought_first(setup: Setup) -> pd.DataFrame:  # columns index, label
+    "The labels that are there to validate searches on only."
+    labels = setup.data.y_train.cpu()[setup.validation]
+    return pd.DataFrame(dict(index=setup.validation, label=labels))
 
 # %% ../nbs/17_loop.ipynb #42cddf59
 def run_al(
@@ -270,8 +315,10 @@ def run_al(
     config = setup.config
     folder = RunFolder(run_path(config))
     with folder.lock(), use_threads(folder.threads or setup.threads):
-        folder.begin(config, setup.record, str(setup.data.y_train.device), setup.code)
+        folder.begin(config, setup.record, str(setup.data.y_train.device), setup.code, setup.transfer)
         folder.tidy()
+        if len(setup.validation):
+            write_csv(folder.path / "validation.csv", _bought_first(setup))
         pool, first = resume(setup, folder)
         total = n_cycles(config)
         if first == total and progress:
@@ -281,18 +328,20 @@ def run_al(
         with (
             Progress(total * epochs, first * epochs, enabled=progress) as show,
             open_tracker(config.tracker, folder.path, asdict(config)) as tracker,
+            _engine_of_searches(setup, first) as search,
         ):
             for row in folder.cycles.to_dict("records"):  # what an earlier start could not log
                 tracker.log(row["n_labeled"], row)
             for cycle in range(first, total):
-                where = f"cycle {cycle + 1}/{total}, {len(pool)} labels"
+                where = f"cycle {cycle + 1}/{total}, {n_labeled_at(config, cycle)} labels"
 
                 def tell(member, log, begun=cycle * epochs, where=where):
                     done = begun + member * config.epochs + len(log.loss)
                     which = f", member {member + 1}/{trainings}" if trainings > 1 else ""
                     show.update(done, f"{where}{which}, loss {log.loss[-1]:.3f}")
 
-                pool, row = run_cycle(setup, folder, pool, cycle, tell)
+                search(folder, pool.labeled, cycle, lambda words, at=cycle: show.update(at * epochs, words))
+                pool, row = run_cycle(in_cycle(setup, folder, cycle), folder, pool, cycle, tell)
                 show.update((cycle + 1) * epochs, f"{where}, test accuracy {row['test_accuracy']:.1%}")
                 tracker.log(row["n_labeled"], row)
                 if on_cycle:

@@ -223,6 +223,7 @@ def may_grow(
     old: int,  # budget
 ) -> bool:
     "Is every cycle up to the old budget also one of a run to the new, larger budget?"
+    if config.tune_val or config.tune_at == "end": return False  # what they do depends on the budget
     return config.budget > old and (old - config.n_init) % config.acq_size == 0
 
 @patch
@@ -230,6 +231,7 @@ def _may_change(self: RunFolder, config: RunConfig, old: int) -> bool:
     "May the run go on to another budget than that on record? `ValueError` where only the last checkpoint is missing."
     cycles = self.cycles
     reached = int(cycles.n_labeled.iloc[-1]) if len(cycles) else 0
+    if config.tune_val or (config.tune_at == "end" and config.budget < old): return False
     if config.budget < old:
         return reached == config.budget and len(self.selected) == reached
     if not may_grow(config, old) and len(self.selected) >= old: return False
@@ -264,6 +266,7 @@ def begin(
     data: dict,  # fingerprints and sizes of the data and the split
     device: str,  # where this start computes
     code: dict[str, str] | None = None,  # field → mark of its code, where that is not of the package
+    transfer: dict | None = None,  # hyperparameters that come from elsewhere, and their source
 ):
     "Write `config.json`, or check it against what is asked for and note this start in it."
     code = code or {}
@@ -271,7 +274,8 @@ def begin(
     if record is None:
         if len(self.cycles):
             raise ValueError(f"{self.path} has results but no config.json. Restore it, or delete the folder.")
-        record = dict(schema=SCHEMA, config=asdict(config), data=data, **({"code": code} if code else {}), starts=[])
+        parts = {name: part for name, part in dict(code=code, transfer=transfer).items() if part}
+        record = dict(schema=SCHEMA, config=asdict(config), data=data, **parts, starts=[])
     changed = _other_run(record, config, data, code)
     if "budget" in changed and self._may_change(config, changed["budget"][0]):
         changed.pop("budget")

@@ -21,6 +21,7 @@ STREAMS = (
     "folds",  # cross-validation folds of the hyperparameter search
     "search",  # proposals of the hyperparameter search
     "posterior",  # dropout masks, samples of the last layer
+    "tune_val",  # the random labels that are bought to validate searches on
 )
 
 def seed_for(

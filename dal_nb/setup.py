@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from .augment import resolve_augment, resolve_scaling, scaled
 from .compiled import resolve_engine
-from .config import RunConfig, run_path, upgraded
+from .config import RunConfig, n_validation, reached_budgets, run_path, upgraded
 from .data import Dataset, fingerprint, load_dataset
 from .environment import code_mark, resolve_device
 from .models import build_model, resolve_model
@@ -49,6 +51,8 @@ class Setup:
     record: dict  # fingerprints and sizes, for config.json
     code: dict[str, str] = field(default_factory=dict)  # field → mark of its code, where that is not of the package
     threads: int = 1  # as on record, or for a first start
+    validation: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # bought for searches only
+    transfer: dict = field(default_factory=dict)  # hps and source, where they come from elsewhere
 
 # %% ../nbs/16_setup.ipynb #853f6938
 def resolve(
@@ -227,6 +231,23 @@ class NetworkView:
         fixed = self.setup.embedding
         return self.features if fixed is None else fixed[self.indices].to(self.i.device)
 
+# %% ../nbs/16_setup.ipynb #dd23286f
+def _first_labels(setup: Setup) -> Tensor:  # original indices
+    "The labels that a run begins with: the same whether or not a sample was set aside."
+    config = setup.config
+    everyone = new_pool(torch.cat([setup.pool.indices, setup.validation]))
+    return _initial(config, setup.data, everyone)
+
+def _initial(config, data, pool) -> Tensor:
+    return initial_labels(pool, data.y_train, config.n_init, generator(config.seed, "init"), config.init == "balanced")
+
+def _validation_sample(config: RunConfig, data: Dataset, pool: Pool) -> Tensor:  # original indices, sorted
+    "A random sample of what is left behind the initial labels, to validate searches on. Empty without `tune_val`."
+    n = n_validation(config)
+    rest = pool.acquire(_initial(config, data, pool), 0).unlabeled
+    order = torch.randperm(len(rest), generator=generator(config.seed, "tune_val"))
+    return rest[order[:n]].sort().values
+
 # %% ../nbs/16_setup.ipynb #1b32c2a4
 _FEW = 8  # candidates, and labeled examples
 
@@ -244,9 +265,7 @@ def _draws_undone(device: torch.device) -> Iterator[None]:
 
 def _ask(setup: Setup, posterior: Posterior, n_labeled: int, n_candidates: int, n: int):
     "Let the strategy choose `n` of the first candidates."
-    config = setup.config
-    balanced = config.init == "balanced"
-    first = initial_labels(setup.pool, setup.data.y_train, config.n_init, generator(config.seed, "init"), balanced)
+    first = _first_labels(setup)
     candidates = setup.pool.acquire(first, 0).unlabeled[:n_candidates]
     needs = setup.strategy.needs
     outputs = provide(NetworkView(setup, posterior, candidates), needs)
@@ -263,7 +282,7 @@ def try_strategy(
 ):
     "`ValueError`, with the remedy, for a strategy that cannot choose."
     config = setup.config
-    if config.budget == config.n_init: return  # it is never asked
+    if len(reached_budgets(config)) == 1: return  # it is never asked
     all_candidates = len(setup.pool.indices) - config.n_init
     as_in_the_run = (config.n_init, min(config.subset_size or all_candidates, all_candidates), config.acq_size)
     with _draws_undone(setup.data.y_train.device):
@@ -284,7 +303,7 @@ def _refusal(strategy: Strategy, error: Exception) -> ValueError:
                       "named in needs=. dal_nb.strategies.base.check_strategy tries it in all situations.")
 
 # %% ../nbs/16_setup.ipynb #5da2f6ff
-def _data_record(data: Dataset, pool: Tensor, held_out: Tensor, embedding: Tensor | None) -> dict:
+def _data_record(data: Dataset, pool: Tensor, held_out: Tensor, embedding: Tensor | None, bought: Tensor) -> dict:
     "What `config.json` says of the data: fingerprints and sizes."
     record = dict(
         fingerprint=fingerprint(data.x_train, data.y_train, data.x_test, data.y_test),
@@ -299,7 +318,18 @@ def _data_record(data: Dataset, pool: Tensor, held_out: Tensor, embedding: Tenso
         record["val"] = fingerprint(data.x_val, data.y_val)
     if embedding is not None:
         record["embedding"] = fingerprint(embedding)
+    if len(bought):
+        record["tune_val"] = fingerprint(bought)
     return record
+
+def _searches(part: str) -> ModuleType:
+    "A module of the searches. They stand above this one and are slow to load: by name, for the runs that have any."
+    return import_module(f"dal_nb.bo.{part}")
+
+def _transferred(config: RunConfig, record: dict | None) -> dict:
+    "The hyperparameters that come from elsewhere and their source: as the first start found them."
+    if not config.hps_from: return {}
+    return (record or {}).get("transfer") or _searches("transfer").find_hps(config)
 
 # %% ../nbs/16_setup.ipynb #d2611c73
 def prepare(config: RunConfig) -> Setup:
@@ -311,20 +341,28 @@ def prepare(config: RunConfig) -> Setup:
     data = load_dataset(config.dataset, config.data_dir, download=config.download, image_size=config.image_size)
     folder = RunFolder(run_path(replace(config, model=resolve_model(config.model, data.shape))))
     config = resolve(_as_begun(config, (folder.record or {}).get("config")), data, strategy)
+    transfer = _transferred(config, folder.record)
+    first_config = replace(config, **transfer.get("hps", {}))  # of the first cycle, where no search is before it
+    check_recipe(first_config)
     data = scaled(data, config.feature_scaling)
     pool, held_out = split(data, config.val_fraction, config.seed)
     _check_size(config, data, len(pool))
     _check_passes(config, strategy)
     embedding = load_embedding(config.embedding, len(data.x_train)) if config.embedding else None
-    record = _data_record(data, pool, held_out, embedding)
+    bought = _validation_sample(config, data, new_pool(pool))
+    record = _data_record(data, pool, held_out, embedding, bought)
+    pool = pool[~torch.isin(pool, bought)]
     data = data.to(device)
     if data.x_val is None:
         val = data.x_train[held_out.to(device)], data.y_train[held_out.to(device)]
     else:
         val = data.x_val, data.y_val
-    posterior = check_posterior(config, data, config.n_init)
-    code = code_of(config, strategy)
-    threads = folder.threads or best_threads(config, data, device)
-    setup = Setup(config, data, strategy, new_pool(pool), *val, embedding, record, code, threads)
+    posterior = check_posterior(first_config, data, config.n_init)
+    code = code_of(first_config, strategy)
+    threads = folder.threads or best_threads(first_config, data, device)
+    place = (config, data, strategy, new_pool(pool), *val, embedding, record, code, threads)
+    setup = Setup(*place, validation=bought, transfer=transfer)
     try_strategy(setup, posterior)
+    if config.tune_at != "never":
+        _searches("in_run").check_searches(setup)
     return setup

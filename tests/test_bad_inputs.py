@@ -126,6 +126,38 @@ case(
 )
 
 
+# --- searches within a run, and hyperparameters from elsewhere -------------------------------------------------------
+
+case("a misspelt tune_at", run(tune_at="doublings"), "Unknown tune_at 'doublings'", "Did you mean 'doubling'")
+case("two words for tune_at", run(tune_at="start,end"), "tune_at 'start,end'", "as in 200,400")
+case("tune_at between budgets", run(tune_at="25"), "never has 25 labels", "it has 20, 30, 40")
+case("tune_at above the budget", run(tune_at=[20, 50]), "never has 50 labels", "it has 20, 30, 40")
+case("no trials", run(tune_at="end", tune_trials=0), "tune_trials must be", "at least 1, got 0")
+case("one fold in a run", run(tune_at="end", tune_folds=1), "tune_folds must be", "at least 2, got 1")
+case("searches of a warm start", run(tune_at="end", cold_start=False), "tune_at", "needs cold_start=True")
+case("a sample for no search", run(tune_val=0.1), "tune_val", "tune_at='never'")
+case("a sample of one", run(tune_at="end", tune_val=0.03), "tune_val of 0.03 of 40 labels is 1", "raise it")
+case("a sample of nearly all", run(tune_at="end", tune_val=0.8), "tune_val of 0.8 buys 32", "lower it")
+case("a sample of all", run(tune_at="end", tune_val=1), "tune_val", "must lie in [0, 1)")
+case("too few labels to tune", run(tune_at="start", n_init=3), "3 labels at the first search", "Search later")
+case("no space", run(tune_at="end", tune_space="lr"), "space must be a dict", '{"lr": [')
+case("a misspelt space", run(tune_at="end", tune_space={"wd": ["log", 1e-4, 0.1]}), "'wd'", "'weight_decay'")
+case("a space without its own", run(tune_at="end", lr=1), "own lr of 1.0 lies outside", "widen the space")
+case(
+    "a space that does not suit",
+    run(tune_at="end", tune_space={"model": ["choice", "mlp", "auto"]}),
+    "cannot have the choice 'auto'",
+    "name mlp instead",
+)
+case("HPs from nowhere", run(hps_from="nowhere"), "hps_from: there is no folder", "give a BO folder")
+case(
+    "HPs from an empty folder",
+    run(hps_from=lambda f: str((f / "runs").mkdir() or f / "runs")),
+    "no complete search",
+    "Search first",
+)
+
+
 # --- optimizer and schedule ------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FOLD_COUNTER', 'NLL_CAP', 'OBJECTIVES', 'labels_of_run', 'labels_of_csv', 'labeled_part', 'make_folds',
-           'possible_folds', 'CrossValidation', 'fit_and_predict', 'run_fold', 'fold_score', 'worst_score']
+           'possible_folds', 'images_trained', 'CrossValidation', 'fit_and_predict', 'run_fold', 'fold_score',
+           'worst_score']
 
 # %% ../../nbs/bo/00_folds.ipynb #f5fe9b6d
 from dataclasses import dataclass, replace
@@ -14,10 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..config import RunConfig
+from ..config import RunConfig, n_validation
 from ..data import Dataset
 from ..pool import new_pool
-from ..posterior import fit_posterior
+from ..posterior import fit_posterior, n_networks
 from ..predict import metrics
 from ..record import RunFolder
 from ..seeds import generator
@@ -26,9 +27,9 @@ from ..training import FitLog
 # %% ../../nbs/bo/00_folds.ipynb #0fe0fcd9
 def labels_of_run(
     folder: RunFolder,
-    budget: int,  # number of labels; 0: as many as the run has trained on
+    budget: int,  # number of labels, with those that were bought to validate on; 0: as many as the run has had
 ) -> tuple[torch.Tensor, int]:  # original indices in order of acquisition (int64), the cycle trained on exactly these
-    "The labels that a run had at a budget. `ValueError` that names the budgets it has reached."
+    "The labels that a run trained on at a budget. `ValueError` that names the budgets it has reached."
     cycles = folder.cycles
     if not len(cycles):
         raise ValueError(f"{folder.path} has no finished cycle: is it the folder of an active-learning run? "
@@ -37,11 +38,15 @@ def labels_of_run(
     selected = selected[selected.cycle <= cycles.cycle.iloc[-1]]
     pool = new_pool(torch.tensor(selected["index"].to_numpy())).replay(selected)
     try:
-        pool = pool.at_budget(budget or len(pool))
+        pool = pool.at_budget(budget - _n_held(folder) if budget else len(pool))
     except ValueError:
         reached = ", ".join(map(str, cycles.n_labeled))
         raise ValueError(f"{folder.path} has no budget of {budget} labels; it has {reached}.") from None
     return pool.labeled, int(pool.cycle[-1])
+
+def _n_held(folder) -> int:
+    "Labels of a run that it has bought to validate searches on; it trains on none of them."
+    return n_validation(folder.config) if folder.config else 0
 
 # %% ../../nbs/bo/00_folds.ipynb #126f977e
 def labels_of_csv(
@@ -115,6 +120,11 @@ def possible_folds(
     return k, notes
 
 # %% ../../nbs/bo/00_folds.ipynb #54f2b50f
+def images_trained(config: RunConfig, n: int) -> int:
+    "Images that a training on n labels sees: whole batches only, in every epoch, for every network."
+    size = min(config.batch_size, n)
+    return n // size * size * config.epochs * n_networks(config)
+
 FOLD_COUNTER = 1_000_000  # counter of the streams "weights" and "batches" for fold 0
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['BO_PRESETS', 'ADDED_BO_FIELDS', 'BO_PLACE', 'BOConfig', 'make_bo_config', 'BOFolder', 'trial_scores', 'trial_mean',
-           'screen_score', 'BOSetup', 'recorded_run', 'load_labeled_data', 'find_labels', 'settle_recipe',
-           'folders_to_start_from', 'find_starts', 'prepare_bo', 'defining', 'threads_of', 'begin_bo']
+           'screen_score', 'BOSetup', 'recorded_run', 'load_labeled_data', 'find_labels', 'hps_of_row', 'settle_recipe',
+           'folders_to_start_from', 'find_starts', 'prepare_bo', 'SearchLabels', 'search_on', 'defining', 'threads_of',
+           'begin_bo']
 
 # %% ../../nbs/bo/04_record.ipynb #547c2d3d
 import json
@@ -263,17 +264,22 @@ def load_labeled_data(
 def find_labels(
     bo: BOConfig,
     n_train: int,  # length of the training part
-) -> tuple[torch.Tensor, int, dict[str, float]]:  # original indices, cycle of the run, its test metrics there
+) -> tuple[torch.Tensor, int, dict[str, object]]:  # original indices, cycle of the run, its row of cycles.csv there
     "The labels that a search works on."
     if not bo.indices:
         run = RunFolder(bo.run_dir)
         indices, cycle = labels_of_run(run, bo.budget)
-        row = run.cycles.iloc[cycle]
-        return indices, cycle, {name: value for name, value in row.items() if name.startswith("test_")}
+        return indices, cycle, run.cycles.iloc[cycle].to_dict()
     indices = labels_of_csv(bo.indices, n_train)
     if bo.budget > len(indices):
         raise ValueError(f"{bo.indices} has {len(indices)} labels, fewer than the budget of {bo.budget}.")
     return indices[:bo.budget or None], 0, {}
+
+def hps_of_row(
+    row: dict[str, object],  # of cycles.csv
+) -> dict[str, object]:  # fields of RunConfig
+    "The hyperparameters of a cycle, where they are not those of the run."
+    return {name.removeprefix("hp_"): value for name, value in row.items() if name.startswith("hp_")}
 
 def settle_recipe(
     bo: BOConfig,
@@ -362,31 +368,67 @@ def prepare_bo(
     place = dict(device=bo.device, data_dir=bo.data_dir or config.data_dir, dataset=bo.dataset or config.dataset)
     config = replace(config, **place, predictions=bo.predictions)
     data, mark = load_labeled_data(bo, config, run)
-    indices, cycle, al_test = find_labels(bo, len(data.x_train))
-    path = Path(bo.out_dir or Path(bo.run_dir) / f"bo{len(indices)}").resolve()
+    indices, cycle, row = find_labels(bo, len(data.x_train))
+    path = Path(bo.out_dir or Path(bo.run_dir) / f"bo{row.get('n_labeled', len(indices))}").resolve()
     begun = BOFolder(path).record or {}
-    config = _as_begun(config, begun.get("task", {}).get("recipe"))
-    y = data.y_train[indices]
-    n_folds, notes = possible_folds(y, bo.n_folds)
-    own = own_hps(bo.space, resolve(config, data))
-    config = settle_recipe(bo, config, data, len(y) - math.ceil(len(y) / n_folds))
-    data = scaled(data, config.feature_scaling)
+    config = resolve(_as_begun(config, begun.get("task", {}).get("recipe")), data)
+    config = replace(config, **hps_of_row(row))
+    labels = SearchLabels(indices, cycle, {name: value for name, value in row.items() if name.startswith("test_")})
+    setup = search_on(bo, path, config, scaled(data, config.feature_scaling), mark, labels)
+    _check_code(setup.record.get("code", {}), run)
+    return setup
+
+# %% ../../nbs/bo/04_record.ipynb #5d2aa90c
+@dataclass(frozen=True)
+class SearchLabels:
+    "What a search works on."
+
+    indices: torch.Tensor  # original indices of the labels
+    cycle: int  # of the run, with these labels
+    al_test: dict[str, float] = field(default_factory=dict)  # test metrics of the run there, as far as they are known
+    validation: torch.Tensor | None = None  # original indices of labels to validate on; None: cross-validation
+
+def search_on(
+    bo: BOConfig,
+    path: Path,  # of the BO folder, absolute
+    config: RunConfig,  # the recipe, nothing open
+    data: Dataset,  # scaled
+    mark: str,  # the data's fingerprint
+    labels: SearchLabels,
+) -> BOSetup:
+    "Check a search on given labels. Raises before any training, and says what would be right."
+    indices = labels.indices
+    y = data.y_train.cpu()[indices]
+    own = own_hps(bo.space, config)
     seed = config.seed if bo.seed < 0 else bo.seed
-    cv = CrossValidation(labeled_part(data, indices), config, make_folds(y, n_folds, seed), seed)
+    parts, folds, notes = _parts_of(labels, y, bo.n_folds, seed)
+    config = settle_recipe(bo, config, data, min(len(train) for train, _ in folds))
+    cv = CrossValidation(labeled_part(data, parts), config, folds, seed)
     record = dict(
-        n_labels=len(indices), n_folds=n_folds, n_classes=data.n_classes, cycle=cycle, seed=seed, own=own,
-        al_test=al_test, notes=notes, recipe=asdict(config), fingerprint=mark, labels=fingerprint(indices),
+        n_labels=len(indices), n_folds=len(folds), n_classes=data.n_classes, cycle=labels.cycle, seed=seed, own=own,
+        al_test=labels.al_test, notes=notes, recipe=asdict(config), fingerprint=mark, labels=fingerprint(indices),
         labels_per_class=torch.bincount(y, minlength=data.n_classes).tolist(),
     )
+    if labels.validation is not None:
+        record["validation"] = fingerprint(labels.validation)
     code = code_of(config) | _code_of_space(bo.space)
-    _check_code(code, run)
     if code:
         record["code"] = code
     starts = find_starts(bo, config, path)
     if starts:
         record["start_from"] = starts
-    _check_start(config, cycle, path)
-    return BOSetup(replace(bo, budget=len(indices), seed=seed), BOFolder(path), cv, data, indices, cycle, record)
+    _check_start(config, labels.cycle, path)
+    bo = replace(bo, budget=len(indices), seed=seed)
+    return BOSetup(bo, BOFolder(path), cv, data, indices, labels.cycle, record)
+
+def _parts_of(labels, y, n_folds, seed) -> tuple[torch.Tensor, list, list[str]]:
+    "The examples that a trial sees, its folds (one, where a sample validates), and remarks."
+    if labels.validation is None:
+        k, notes = possible_folds(y, n_folds)
+        return labels.indices, make_folds(y, k, seed), notes
+    n = len(y)
+    both = torch.cat([labels.indices, labels.validation])
+    return both, [(torch.arange(n), torch.arange(n, len(both)))], []
 
 # %% ../../nbs/bo/04_record.ipynb #29406bb9
 ADDED_BO_FIELDS = dict(start_from="", racing="percentile")  # field → what it was before it could be chosen

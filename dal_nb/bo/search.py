@@ -6,7 +6,7 @@
 __all__ = ['IMPOSSIBLE', 'SCREENING', 'RETRIES', 'search_naively', 'recorded_folds', 'recorded_screening', 'run_trial', 'Racing',
            'private_folder', 'environment_of_ray', 'own_cluster', 'other_cluster', 'engine', 'study_from_record',
            'cpus_of_trial', 'EndRoundWhenTrialIsLost', 'n_ended', 'make_tuner', 'search_round', 'search',
-           'fit_and_test', 'best_trial', 'images_of', 'test_last_model', 'finish', 'run_bo']
+           'fit_and_test', 'best_trial', 'images_of', 'test_last_model', 'finish', 'run_bo', 'do_search']
 
 # %% ../../nbs/bo/05_search.ipynb #555e20da
 import json
@@ -35,7 +35,7 @@ import torch
 from fastcore.basics import patch
 
 from dal_nb.bo.folds import (
-    OBJECTIVES, CrossValidation, fit_and_predict, fold_score, run_fold, worst_score,
+    OBJECTIVES, CrossValidation, fit_and_predict, fold_score, images_trained, run_fold, worst_score,
 )
 from .racing import DIRECTIONS, fails_screening, short_hps, should_prune
 from dal_nb.bo.record import (
@@ -47,7 +47,6 @@ from ..config import RunConfig
 from ..data import Dataset
 from ..environment import resolve_device
 from ..files import write_json
-from ..posterior import n_networks
 from ..predict import metrics
 from ..predictions import predictions_of, write_predictions
 from ..progress import Progress
@@ -478,12 +477,7 @@ def best_trial(
 def images_of(cv: CrossValidation, hps: dict[str, object]) -> int:
     "Images that a trial trains on if it is not stopped: over all folds, whole batches only."
     config = recipe_of(cv.config, hps)
-    if config is None: return 0
-    total = 0
-    for train, _ in cv.folds:
-        size = min(config.batch_size, len(train))
-        total += len(train) // size * size * config.epochs
-    return total * n_networks(config)
+    return sum(images_trained(config, len(train)) for train, _ in cv.folds) if config else 0
 
 # %% ../../nbs/bo/05_search.ipynb #38043353
 def test_last_model(setup: BOSetup, hps: dict[str, object]) -> dict[str, object]:  # of `fit_and_test`
@@ -493,25 +487,29 @@ def test_last_model(setup: BOSetup, hps: dict[str, object]) -> dict[str, object]
     job = ray.remote(fit_and_test).options(num_cpus=cpus_of_trial(setup), num_gpus=bo.gpus_per_trial)
     return ray.get(job.remote(setup.data, setup.indices, config, setup.cv.seed, setup.cycle))
 
-def finish(setup: BOSetup):
+def finish(
+    setup: BOSetup,
+    last_model: bool = True,  # train it and test it; False: who asked for the search does
+):
     "Train and test the last model, and complete `trials.csv`, `predictions.npz` and last `bo.json`."
     folder = setup.folder
     folder.save_table()
     table = folder.table()
     trials = folder.trials
     best = best_trial(table, len(setup.cv.folds), setup.bo.objective)
-    final = test_last_model(setup, trials[best]["hps"])
-    predictions = final.pop("predictions")
-    if setup.bo.predictions:
-        write_predictions(folder.path / "predictions.npz", predictions)
     cost = dict(
         images=int(table.images.sum()),
         images_unpruned=sum(images_of(setup.cv, trial["hps"]) for trial in trials),
         folds=sum(len(trial["folds"]) for trial in trials),
         seconds=float(table.seconds.sum()),
-        final_images=final.pop("images"),
-        final_seconds=final.pop("seconds"),
     )
+    final = {}
+    if last_model:
+        final = test_last_model(setup, trials[best]["hps"])
+        predictions = final.pop("predictions")
+        if setup.bo.predictions:
+            write_predictions(folder.path / "predictions.npz", predictions)
+        cost |= dict(final_images=final.pop("images"), final_seconds=final.pop("seconds"))
     record = folder.record
     record |= dict(
         state="complete",
@@ -534,7 +532,16 @@ def run_bo(
     on_trial: Callable[[dict], None] | None = None,  # called with each trial that ends: trial, hps, state, folds, score
 ) -> BOFolder:  # complete
     "Do a search, or what is left of it; with max_concurrent=1 an interruption changes nothing of the result."
-    setup = prepare_bo(bo, config)
+    return do_search(prepare_bo(bo, config), progress, on_trial)
+
+def do_search(
+    setup: BOSetup,
+    progress: bool = True,
+    on_trial: Callable[[dict], None] | None = None,
+    last_model: bool = True,  # as in `finish`
+) -> BOFolder:  # complete
+    "The same, on what is prepared."
+    bo = setup.bo
     with setup.folder.lock():
         begin_bo(setup)
         if not setup.folder.is_complete:
@@ -547,5 +554,5 @@ def run_bo(
                         on_trial(trial)
 
                 search(setup, progress, tell)
-                finish(setup)
+                finish(setup, last_model)
     return setup.folder

@@ -55,7 +55,8 @@ def _wrong_lines(cycles, runs) -> list[tuple[pd.Series, Callable]]:
     "What may be wrong: (which lines, function of a line → text)."
     place = cycles.groupby("run").cumcount()
     plan = runs.set_index("run").reindex(cycles.run)
-    planned = plan.n_init.to_numpy(float) + place.to_numpy() * plan.acq_size.to_numpy(float)
+    held = (plan.tune_val.fillna(0) * plan.budget).round().to_numpy(float)  # bought first, to validate searches on
+    planned = plan.n_init.to_numpy(float) + held + place.to_numpy() * plan.acq_size.to_numpy(float)
     planned = pd.Series(np.minimum(planned, plan.budget.to_numpy(float)), cycles.index)
     parts = [c for c in ("test_accuracy", "val_accuracy") if c in cycles]
     found = [
@@ -76,7 +77,7 @@ def wrong_runs(
     runs: pd.DataFrame,  # a row a run: run, n_init, acq_size, budget
 ) -> dict[str, str]:  # run → what is wrong, and what to do
     "The runs whose `cycles.csv` cannot be what a run has written."
-    runs = runs.reindex(columns=["run", "n_init", "acq_size", "budget"])
+    runs = runs.reindex(columns=["run", "n_init", "acq_size", "budget", "tune_val"])
     wrong = {}
     for lines, text in _wrong_lines(cycles, runs):
         for i in cycles.index[lines]:

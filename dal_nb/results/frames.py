@@ -239,6 +239,11 @@ def _read_searches(found, cycles) -> tuple[pd.DataFrame, pd.DataFrame]:
     trials = trials.join(bo[["run", "budget"]], on="search")
     return bo, trials.drop(columns="search")
 
+def _is_in_run(run: dict, path: str) -> bool:
+    "Has the run made this search for itself? Then it is a part of the run, and no second column of a table."
+    if run.get("tune_at", "never") == "never": return False
+    return bool(entry(_read_record(os.path.join(path, "bo.json"))[0], "task").get("in_run"))
+
 def _keys(runs) -> pd.DataFrame:
     "The keys of the runs that have them."
     if "seed" not in runs: return pd.DataFrame(columns=KEYS)
@@ -278,7 +283,7 @@ def read_runs(
         row = _run_row(path, root)
         rows.append(row)
         files.append((row["run"], os.path.join(path, "cycles.csv")))
-        searches.append((row, bo_paths))
+        searches.append((row, [path for path in bo_paths if not _is_in_run(row, path)]))
     if not rows: raise ValueError(f"There is no run folder (one with a config.json) below {root}.")
     cycles, problems = read_tables(files)
     cycles = _with_numbers(cycles)

@@ -13,7 +13,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..lookup import unknown_name
-from ..studies.grid import _SMALLER, Experiment, Study
+from ..studies.grid import _SMALLER, ALL_STAGES, Experiment, Study, _stage_of
 
 # %% ../../nbs/slurm/00_job_arrays.ipynb #d8970d94
 def ranges(
@@ -69,7 +69,8 @@ def narrowed(
     only: dict[str, list[str]],  # axis → values
 ) -> pd.DataFrame:
     "The experiments with the values asked for. `ValueError` for an axis or a value that the study does not have."
-    lists = {**study.grid, "budget": study.budgets}
+    budgets = {e.names["budget"]: None for stage in ALL_STAGES[1:] for e in study.experiments(stage)}
+    lists = {**study.grid, "budget": list(budgets)}
     for axis, values in only.items():
         if axis not in lists: raise unknown_name("axis", axis, lists)
         valid = [str(value) for value in lists[axis]]
@@ -145,7 +146,7 @@ def plan(
     study: Study,
     frame: pd.DataFrame,  # of `state_of_study`
     only: dict[str, list[str]] | None = None,  # axis → values
-    stages: Sequence[str] = ("al", "bo"),
+    stages: Sequence[str] = ALL_STAGES,
     per_task: int = 1,  # runs, or searches, that share a task
     known: set[tuple[str, int]] | None = None,  # (array, run) of all that may be submitted; None: everything
 ) -> list[JobArray]:  # in order of submission
@@ -155,8 +156,8 @@ def plan(
     if "al" in stages:
         for chunk, part in todo[todo.array == "al"].groupby(todo.run // CHUNK):
             arrays.append(JobArray("al", chunk, shared_tasks(part.run.tolist(), chunk, per_task)))
-    if "bo" not in stages: return arrays
-    for name, all_ in frame[frame.array != "al"].groupby("array", sort=False):
+    later = frame[[stage != "al" and stage in stages for stage in frame.array.map(_stage_of)]]
+    for name, all_ in later.groupby("array", sort=False):
         stuck = stuck_searches(frame, arrays)
         runs = [*todo.run[todo.array == name], *stuck.run[stuck.array == name]]
         needed = frame[frame.array == needed_array(all_.experiment.iloc[0], set(frame.array))]

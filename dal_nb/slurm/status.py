@@ -19,11 +19,13 @@ from pathlib import Path
 import pandas as pd
 
 from ..bo.record import BOFolder
+from ..config import make_config, tuned_budgets
 from ..files import read_csv
 from ..progress import clock
 from ..record import RunFolder
 from .worker import array_name, last_start, log_of
-from ..studies.grid import Experiment, Study, load_study
+from ..studies.cross import CrossFolder
+from ..studies.grid import ALL_STAGES, Experiment, Study, _stage_of, load_study
 from ..studies.run_here import is_done
 
 # %% ../../nbs/slurm/02_status.ipynb #7f29700c
@@ -115,7 +117,7 @@ def state_of_study(
     jobs = read_jobs(study.root)
     tasks = dict(zip(zip(jobs.array, jobs.run), zip(jobs.job, jobs.name, jobs["index"])))
     rows = []
-    for experiment in [*study.experiments("al"), *study.experiments("bo")]:
+    for experiment in [experiment for stage in ALL_STAGES for experiment in study.experiments(stage)]:
         array = array_name(experiment)
         task = tasks.get((array, experiment.run))
         job, _, index = task or ("", "", -1)
@@ -139,9 +141,15 @@ def seconds_of(experiment: Experiment) -> float:
     "Seconds of computing that are on record for an experiment. 0 where its folder is damaged."
     try:
         if experiment.stage == "bo": return _seconds_of_search(BOFolder(experiment.folder))
+        if experiment.stage != "al": return sum(row["seconds"] for row in CrossFolder(experiment.folder).rows)
         cycles = RunFolder(experiment.folder).cycles
     except ValueError: return 0.0
-    return float(cycles.reindex(columns=["train_seconds", "query_seconds"]).sum().sum())
+    return float(cycles.reindex(columns=["train_seconds", "query_seconds"]).sum().sum()) + _seconds_of_own(experiment)
+
+def _seconds_of_own(experiment) -> float:
+    "Seconds of the searches that a run makes by itself."
+    config = make_config(**experiment.parameters)
+    return sum(_seconds_of_search(BOFolder(experiment.folder / f"bo{n}")) for n in tuned_budgets(config))
 
 # %% ../../nbs/slurm/02_status.ipynb #f92fbe86
 def time_left(
@@ -160,9 +168,12 @@ def time_left(
     return left
 
 # %% ../../nbs/slurm/02_status.ipynb #2a1ff24d
+_WORDS = dict(bo="searches", cross="sets of crossed models", landscape="landscapes")  # what a stage makes
+
 def _table(study, array, part) -> str:
     "The experiments of an array: how many are in which state, and a table of the grid."
-    title = f"{len(part)} runs" if array == "al" else f"{len(part)} searches on {array[2:]} labels"
+    stage = _stage_of(array)
+    title = f"{len(part)} runs" if stage == "al" else f"{len(part)} {_WORDS[stage]} on {array[len(stage):]} labels"
     counts = ", ".join(f"{n} {state}" for state, n in part.state.value_counts().items())
     *rows, column = study.grid
     if rows:

@@ -27,7 +27,7 @@ from ..record import RunFolder
 from .job_arrays import CHUNK, JobArray, plan, ranges, stuck_searches
 from .status import JOBS, absolute_root, queue, queue_or_why_not, read_jobs, state_of_study
 from .worker import clone, working_in
-from ..studies.grid import Study, load_study
+from ..studies.grid import ALL_STAGES, Study, _stage_of, load_study
 from ..studies.run_here import check_names, check_runs
 
 # %% ../../nbs/slurm/03_submit.ipynb #1092bb60
@@ -125,7 +125,7 @@ def _submit_array(study, array, after, how) -> str:
     if answer.returncode: raise RuntimeError(f"sbatch refused: {answer.stderr.strip()}\n{shlex.join(words)}")
     job = answer.stdout.strip().split(";")[0]
     _note(study, array, job, how)
-    kind = "runs" if array.name == "al" else "searches"
+    kind = dict(al="runs", bo="searches").get(_stage_of(array.name), "sets of models")
     behind = f", each after what it needs in job {after}" if after else ""
     print(f"job {job}: {array.name}, {array.n_experiments} {kind} in {len(array.tasks)} tasks{behind}")
     return job
@@ -143,10 +143,12 @@ def _summary(study, frame, arrays) -> str:
     "How a study stands, and what is to be submitted."
     states = ", ".join(f"{n} {state}" for state, n in frame.groupby("state").size().items())
     runs = sum(a.n_experiments for a in arrays if a.name == "al")
-    searches = sum(a.n_experiments for a in arrays if a.name != "al")
+    searches = sum(a.n_experiments for a in arrays if _stage_of(a.name) == "bo")
+    others = sum(a.n_experiments for a in arrays) - runs - searches
+    more = f", {others} sets of models" if others else ""
     tasks = sum(len(a.tasks) for a in arrays)
     damaged = [f"# not submitted: {row.error}" for row in frame[frame.damaged].itertuples()]
-    return "\n".join([*damaged, f"# {study}; {states}; to submit: {runs} runs, {searches} searches, "
+    return "\n".join([*damaged, f"# {study}; {states}; to submit: {runs} runs, {searches} searches{more}, "
                                 f"in {tasks} tasks of {len(arrays)} arrays"])
 
 # %% ../../nbs/slurm/03_submit.ipynb #696c2738
@@ -165,7 +167,7 @@ def submit(
     study: Study,
     how: Submission,
     only: dict[str, list[str]] | None = None,  # axis → values
-    stages: Sequence[str] = ("al", "bo"),
+    stages: Sequence[str] = ALL_STAGES,
     known: set[tuple[str, int]] | None = None,  # (array, run) of all that may be submitted; None: everything
 ):
     "Submit what is missing or failed of a study, and say so."
@@ -186,7 +188,7 @@ def dry_run(
     study: Study,
     how: Submission,
     only: dict[str, list[str]] | None = None,
-    stages: Sequence[str] = ("al", "bo"),
+    stages: Sequence[str] = ALL_STAGES,
     known: set[tuple[str, int]] | None = None,
 ):
     "Print the commands of `submit`, in the form of a script, and submit nothing; also where SLURM does not answer."
@@ -225,7 +227,7 @@ def _submit_words() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print the commands")
     add("--only", action="append", default=[], metavar="AXIS=A,B", type=_axis_values,
         help="only this part of the grid: --only seed=1,2 --only hp='HP 3'")
-    add("--stage", choices=["al", "bo"], help="only the runs, or only the searches")
+    add("--stage", choices=ALL_STAGES, help="only the runs, the searches, the crossed models, or the landscapes")
     add("--runs-per-task", type=int, default=1, metavar="K", help="so many runs, or searches, share a task and its GPU")
     add("--throttle", type=int, default=0, metavar="N", help="at most so many tasks of an array at a time")
     add("--root", default="", help="run folders are made below it; studies/STUDY unless given")
@@ -296,7 +298,7 @@ def main(arguments: Sequence[str] | None = None):
         data_dir=str(Path(a.data_dir or "data").resolve()),
         options=options,
     )
-    stages = [a.stage] if a.stage else ["al", "bo"]
+    stages = [a.stage] if a.stage else ALL_STAGES
     _carefully(absolute_root(a.root, a.study), how, a.dry_run, only=dict(a.only), stages=stages)
 
 # %% ../../nbs/slurm/03_submit.ipynb #fcbb6935

@@ -25,7 +25,7 @@ import yaml
 
 import dal_nb
 from ..record import InUse, RunFolder
-from ..studies.grid import Experiment, Study, load_study
+from ..studies.grid import ALL_STAGES, Experiment, Study, _stage_of, load_study
 from ..studies.run_here import is_done
 
 # %% ../../nbs/slurm/01_worker.ipynb #a7c28180
@@ -54,8 +54,8 @@ def working_in(
 
 # %% ../../nbs/slurm/01_worker.ipynb #0e151f9c
 def array_name(experiment: Experiment) -> str:
-    "The array that an experiment can be in: al, or bo and the budget."
-    return "al" if experiment.stage == "al" else f"bo{experiment.names['budget']}"
+    "The array that an experiment can be in: al, or bo (cross, landscape) and the budget."
+    return "al" if experiment.stage == "al" else f"{experiment.stage}{experiment.names['budget']}"
 
 def log_of(study: Study, experiment: Experiment) -> Path:
     "The log of an experiment."
@@ -70,7 +70,8 @@ def experiments_of_task(
     groups: Sequence[str] = (),  # "4=4+5+7": task 4 has the experiments of the runs 4, 5 and 7
 ) -> list[Experiment]:
     "What an array task has to do. `ValueError` where the study has no such experiment."
-    found = {e.run: e for e in study.experiments(array[:2]) if array_name(e) == array}
+    stage = _stage_of(array)
+    found = {e.run: e for e in study.experiments(stage) if array_name(e) == array} if stage in ALL_STAGES else {}
     shared = dict(group.split("=") for group in groups)
     numbers = [int(n) for n in shared[str(index)].split("+")] if str(index) in shared else [index + offset]
     for n in numbers:
@@ -89,12 +90,13 @@ def parameters_of(
     "Parameters of the notebook."
     place = {"data_dir": data_dir} if data_dir else {}
     if experiment.stage == "al": return {**experiment.parameters, **place, "download": False}
+    if experiment.stage != "bo": return {**experiment.parameters, **place}
     return {"gpus_per_trial": int(gpu), **experiment.parameters, **place}
 
 # %% ../../nbs/slurm/01_worker.ipynb #ee01cafc
 def notebook_of(experiment: Experiment) -> Path:
     "Where the executed notebook of an experiment is to be."
-    return experiment.folder / ("run.ipynb" if experiment.stage == "al" else "bo.ipynb")
+    return experiment.folder / {"al": "run.ipynb", "bo": "bo.ipynb"}.get(experiment.stage, "cross.ipynb")
 
 # %% ../../nbs/slurm/01_worker.ipynb #f070c0e8
 def _partial(experiment) -> Path:

@@ -10,7 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .grid import load_study
+from .grid import ALL_STAGES, load_study
+from .plan import plan_text
 from .publish import copy_records
 from .run_here import run_here
 
@@ -21,7 +22,8 @@ def parser() -> argparse.ArgumentParser:
     add = words.add_argument
     add("study", help="a name (cifar10, digits, a file in slurm/studies here or above), or the path of a .yaml file")
     add("--root", default="", help="run folders are made below it; studies/STUDY unless given")
-    add("--stage", choices=["al", "bo"], help="only the runs, or only the searches")
+    add("--stage", choices=ALL_STAGES, help="only the runs, the searches, the crossed models, or the landscapes")
+    add("--dry", action="store_true", help="print what there is to do and what it costs, and do nothing")
     add("--data-dir", help="where named data sets lie")
     add("--records", metavar="FOLDER", help="only copy the records of what is there to this folder, or .zip file")
     add("--predictions", action="store_true", help="with --records: copy the predictions for the test images, too")
@@ -34,10 +36,12 @@ def main(arguments: Sequence[str] | None = None):
     place = {"data_dir": a.data_dir} if a.data_dir else {}
     try:
         study = load_study(a.study, a.root)
-        if a.records:
+        if a.dry:
+            print(plan_text(study))
+        elif a.records:
             print(f"{copy_records(study.root, a.records, a.predictions)} files in {a.records}")
         else:
-            run_here(study, [a.stage] if a.stage else ["al", "bo"], **place)
+            run_here(study, [a.stage] if a.stage else ALL_STAGES, **place)
     except (ValueError, OSError) as error:
         sys.exit(f"{error}")
 

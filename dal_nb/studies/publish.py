@@ -14,7 +14,9 @@ from ..record import find_runs
 from .grid import Study, repository_folders
 
 # %% ../../nbs/studies/02_publish.ipynb #06f5e7ae
-RECORDS = ("config.json", "cycles.csv", "selected.csv", "bo*/bo.json", "bo*/trials.csv")  # of a run folder
+RECORDS = (  # of a run folder
+    "config.json", "cycles.csv", "selected.csv", "validation.csv", "bo*/bo.json", "bo*/trials.csv", "*/finals.json",
+)
 PREDICTIONS = ("predictions.npz", "bo*/predictions.npz")  # 0.1 to 0.2 MB a run where there are 10,000 test images
 PRIVATE = ("host", "platform", "command")  # of the starts that a record notes
 

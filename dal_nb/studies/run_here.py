@@ -9,7 +9,7 @@ __all__ = ['is_done', 'kinds_of', 'check_names', 'check_runs', 'run_here']
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from ..progress import Progress
 from ..record import InUse, RunFolder, may_grow
 from ..setup import code_of, prepare
 from ..strategies.registry import get_strategy
-from .grid import Experiment, Study
+from .cross import CrossConfig, CrossFolder, changed_cross, run_cross
+from .grid import ALL_STAGES, Experiment, Study
 
 # %% ../../nbs/studies/01_run_here.ipynb #d4e58474
 def _changed_run(experiment) -> dict[str, tuple]:
@@ -68,21 +69,37 @@ def _changed_search(experiment) -> dict[str, tuple]:
         found.pop("seed", None)
     return found
 
+# %% ../../nbs/studies/01_run_here.ipynb #805f1899
+def _changed_cross(experiment) -> dict[str, tuple]:
+    "Settings in which models on the labels of a run differ from its study: name → (there, in the study)."
+    asked = json.loads(json.dumps(asdict(CrossConfig(**experiment.parameters))))
+    return changed_cross(CrossFolder(experiment.folder).record["config"], asked)
+
+def _has_grown(experiment, folder) -> bool:
+    "Does a study ask for more models on these labels than those that are there?"
+    return isinstance(folder, CrossFolder) and len(folder.rows) < len(experiment.parameters["hps"])
+
 # %% ../../nbs/studies/01_run_here.ipynb #080351ef
 def is_done(
     experiment: Experiment,
 ) -> bool:
     "Is the folder complete? `ValueError` where it holds something else than the study asks for, or is damaged."
     is_run = experiment.stage == "al"
-    folder = RunFolder(experiment.folder) if is_run else BOFolder(experiment.folder)
+    folder_type, changed_by, what_it_is = _KINDS.get(experiment.stage, _KINDS["cross"])
+    folder = folder_type(experiment.folder)
     if not folder.is_complete: return False
-    changed = _changed_run(experiment) if is_run else _changed_search(experiment)
-    if not changed: return True
+    changed = changed_by(experiment)
+    if not changed: return not _has_grown(experiment, folder)
     if is_run and list(changed) == ["budget"] and may_grow(make_config(**experiment.parameters), changed["budget"][0]):
         return False
     what = "; ".join(f"{name}: {old!r} there, {new!r} in the study" for name, (old, new) in changed.items())
-    raise ValueError(f"{experiment.folder} holds another {'run' if is_run else 'search'} ({what}). "
-                     "Choose another root, or delete that folder.")
+    raise ValueError(f"{experiment.folder} holds {what_it_is} ({what}). Choose another root, or delete that folder.")
+
+_KINDS = {  # stage → its folder, what has changed in it, and the words for that
+    "al": (RunFolder, _changed_run, "another run"),
+    "bo": (BOFolder, _changed_search, "another search"),
+    "cross": (CrossFolder, _changed_cross, "other models"),  # landscape, too
+}
 
 # %% ../../nbs/studies/01_run_here.ipynb #7e1d054f
 def _do(experiment, place):
@@ -91,16 +108,20 @@ def _do(experiment, place):
     if experiment.stage == "al":
         from dal_nb.loop import run_al
         run_al(make_config(**experiment.parameters, **place), progress=False)
+    elif experiment.stage in ("cross", "landscape"):
+        run_cross(CrossConfig(**{**experiment.parameters, **place}))
     else:
         from dal_nb.bo.search import run_bo
         run_bo(make_bo_config(**experiment.parameters, **place), progress=False)
 
 # %% ../../nbs/studies/01_run_here.ipynb #c3ba4fda
-def _engine(first, place) -> AbstractContextManager:
-    "Ray for all searches, with the settings of the first; runs need none, and do not wait for its import."
-    if first.stage == "al": return nullcontext()
+def _engine(todo, place) -> AbstractContextManager:
+    "Ray for all searches, with the settings of the first; runs that make none do not wait for its import."
+    first = todo[0]
+    tuned = first.stage == "al" and any(run.parameters.get("tune_at", "never") != "never" for run in todo)
+    if first.stage != "bo" and not tuned: return nullcontext()
     from dal_nb.bo.search import engine
-    return engine(make_bo_config(**first.parameters, **place))
+    return engine(make_bo_config(run_dir="any") if tuned else make_bo_config(**first.parameters, **place))
 
 # %% ../../nbs/studies/01_run_here.ipynb #51101885
 def _is_early(
@@ -114,12 +135,16 @@ def _is_early(
 # %% ../../nbs/studies/01_run_here.ipynb #e7cda46b
 def kinds_of(configs: Iterable[RunConfig]) -> list[RunConfig]:
     "One configuration for all that can be checked as one: they differ in seed, rate or decay."
-    kinds = {replace(config, seed=0, lr=1.0, weight_decay=0.0, out_dir=""): config for config in configs}
-    return list(kinds.values())
+    return list(dict.fromkeys(map(_kind, configs)))
+
+def _kind(config) -> RunConfig:
+    "What a check looks at. A run that searches has a space, in which its own setting must lie."
+    if config.tune_at != "never": return replace(config, seed=0, out_dir="")
+    return replace(config, seed=0, lr=1.0, weight_decay=0.0, out_dir="")
 
 def check_names(
     study: Study,
-    stages: Sequence[str] = ("al", "bo"),
+    stages: Sequence[str] = ALL_STAGES,
 ):
     "Look up strategies, models, recipes and spaces, without data. `ValueError` for what does not exist, or cannot be."
     runs = {run.number: make_config(**run.parameters) for run in study.experiments("al")}
@@ -150,7 +175,7 @@ def check_runs(
 # %% ../../nbs/studies/01_run_here.ipynb #5037c13d
 def run_here(
     study: Study,
-    stages: Sequence[str] = ("al", "bo"),  # runs, and then searches
+    stages: Sequence[str] = ALL_STAGES,  # runs, and then what is done with their labels
     progress: bool = True,  # show how far it is
     **place,  # parameters of the notebooks that say where to compute: data_dir, device
 ):
@@ -163,7 +188,7 @@ def run_here(
         all_ = {experiment.folder: experiment for experiment in study.experiments(stage)}
         todo = [experiment for experiment in all_.values() if not is_done(experiment)]
         if not todo: continue
-        with _engine(todo[0], place), Progress(len(todo), enabled=progress) as show:
+        with _engine(todo, place), Progress(len(todo), enabled=progress) as show:
             for done, experiment in enumerate(todo):
                 names = " ".join(map(str, experiment.names.values()))
                 show.update(done, f"{stage}, {len(todo) - done} to do: {names}")
