@@ -85,11 +85,15 @@ def _run_row(path: str, root: str) -> dict:
     }
 
 # %% ../../nbs/results/01_frames.ipynb #333667de
-SEARCH = ("objective", "n_trials", "n_folds", "sampler", "prune", "space")  # what searches must share to be compared
+SEARCH = (  # what searches must share to be compared
+    "objective", "n_trials", "n_folds", "sampler", "prune", "racing", "space",
+)
 
 def _bo_row(path: str, run: str, record: dict, problem: str) -> dict:
     "One row of `bo`; of an unfinished search only what its folder's name says."
     config = entry(record, "config")
+    if config:
+        config = {"racing": "percentile", **config}  # as before it could be chosen
     best = entry(record, "best")
     own = entry(record, "al")  # the trial with the HPs of the AL run
     return {
