@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['regime_rows', 'regime_tests', 'regime_tests_each', 'strategy_tests', 'regime_shares', 'rank_correlations',
-           'plot_cost', 'regime_table', 'crossed_rows', 'cross_matrix', 'decomposed', 'landscape_rows',
-           'landscape_table', 'regime_sentences', 'cost_sentences', 'cross_sentences']
+           'plot_cost', 'regime_table', 'practice_table', 'crossed_rows', 'cross_matrix', 'decomposed',
+           'landscape_rows', 'landscape_table', 'regime_sentences', 'cost_sentences', 'cross_sentences']
 
 # %% ../../nbs/results/17_regimes.ipynb #3d9c80fc
 from itertools import combinations
@@ -122,12 +122,14 @@ def plot_cost(
     points = mean_interval(means, ["regime"], value)
     share = means.groupby("regime").share.mean()
     ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
-    for i, row in enumerate(points.to_dict("records")):
-        half = 0 if np.isnan(row["low"]) else row["mean"] - row["low"]
-        regime = row["regime"]
-        ax.errorbar(share[regime], row["mean"], half, fmt="o", color=f"C{i % 10}", capsize=3, label=regime)
+    of_regime = points.set_index("regime")
+    for i, regime in enumerate(dict.fromkeys(rows.regime)):
+        row = of_regime.loc[regime]
+        half = 0 if np.isnan(row.low) else row["mean"] - row.low
+        x = share[regime] * 1.02 ** (i % 5 - 2)  # regimes of one cost stand beside each other
+        ax.errorbar(x, row["mean"], half, fmt="os^D"[i // 10 % 4], color=f"C{i % 10}", capsize=3, label=regime)
     ax.set(xscale="log", xlabel="images trained on, in untuned runs", ylabel=f"{value}, % (mean over strategies)")
-    ticks = sorted({round(x, 1) for x in share})
+    ticks = [x for x in (1, 2, 3, 5, 10, 20, 30, 50, 100) if x <= 1.2 * share.max()]
     ax.set_xticks(ticks, [f"{x:g}" for x in ticks], minor=False)
     ax.minorticks_off()
     ax.grid(alpha=0.3)
@@ -153,6 +155,22 @@ def regime_table(
         spent = of_regime.images.sum() / of_regime.planned.sum()
         table["of plan"] = (100 * spent).map("{:.1f} %".format)
     return table.rename_axis("regime")
+
+# %% ../../nbs/results/17_regimes.ipynb #bd896913
+def practice_table(
+    rows: pd.DataFrame,  # of `regime_rows`
+    value: str = "accuracy",
+    base: str = "never",  # regime
+) -> pd.DataFrame:  # index regimes; cost (untuned runs), gain (points), low, high (95 %), runs_a_point, n
+    "The gain of each regime over an untuned run, and its price; empty where the base is missing."
+    by_seed = rows.pivot_table(index="seed", columns="regime", values=value)
+    if base not in by_seed: return pd.DataFrame()
+    share = rows.groupby("regime").share.mean()
+    gains = by_seed.drop(columns=base).sub(by_seed[base], axis=0).melt(ignore_index=False, value_name="gain").dropna()
+    table = mean_interval(gains.reset_index(), ["regime"], "gain").set_index("regime")
+    table = table.assign(cost=share, gain=table["mean"])
+    table["runs_a_point"] = ((table.cost - share[base]) / table.gain).where(table.low > 0)
+    return table.sort_values("cost")[["cost", "gain", "low", "high", "runs_a_point", "n"]]
 
 # %% ../../nbs/results/17_regimes.ipynb #5f27f2a1
 def crossed_rows(study: Study) -> pd.DataFrame:  # names, selected (HP i), trained (HP j), accuracy (per cent)
