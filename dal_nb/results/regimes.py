@@ -137,6 +137,10 @@ def plot_cost(
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
+def _text(mean, std) -> str:
+    "81.2 ± 0.9; of a single run without a deviation."
+    return f"{mean:.1f}" if np.isnan(std) else f"{mean:.1f} ± {std:.1f}"
+
 def regime_table(
     rows: pd.DataFrame,  # of `regime_rows`
     value: str = "accuracy",
@@ -145,7 +149,7 @@ def regime_table(
     regimes = list(dict.fromkeys(rows.regime))
     by_seed = rows.groupby(["regime", "strategy", "seed"], as_index=False)[value].mean()
     cells = mean_interval(by_seed, ["regime", "strategy"], value)
-    texts = {(row.regime, row.strategy): f"{row.mean:.1f} ± {row.std:.1f}" for row in cells.itertuples(index=False)}
+    texts = {(row.regime, row.strategy): _text(row.mean, row.std) for row in cells.itertuples(index=False)}
     names = in_order(rows.strategy)
     table = pd.DataFrame([[texts.get((regime, name), "") for name in names] for regime in regimes], regimes, names)
     of_regime = rows.groupby("regime")
@@ -229,13 +233,17 @@ def landscape_rows(study: Study) -> pd.DataFrame:  # names, judge, regret, shift
             found.append({**one.names, "judge": judge, **points})
     return pd.DataFrame(found)
 
+def _with_interval(mean, low, high) -> str:
+    "+1.2 (+0.3 to +2.1); of a single one without an interval."
+    return f"{mean:+.1f}" if np.isnan(low) else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
 def landscape_table(rows: pd.DataFrame) -> pd.DataFrame:  # of texts
     "Mean and 95 % t interval over labeled sets' seeds, a row a strategy and judge."
     parts = {}
     for value in ("regret", "shift", "bias"):
         by_seed = rows.groupby(["strategy", "judge", "seed"], sort=False, as_index=False)[value].mean()
         cells = mean_interval(by_seed, ["strategy", "judge"], value).set_index(["strategy", "judge"])
-        parts[value] = [f"{c['mean']:+.1f} ({c.low:+.1f} to {c.high:+.1f})" for _, c in cells.iterrows()]
+        parts[value] = [_with_interval(c["mean"], c.low, c.high) for _, c in cells.iterrows()]
     return pd.DataFrame(parts, index=cells.index)
 
 # %% ../../nbs/results/17_regimes.ipynb #d5ad174a
@@ -267,11 +275,17 @@ def cost_sentences(rows: pd.DataFrame) -> list[str]:
     parts = [f"{regime} {100 * x:+.1f} %" for regime, x in far.items()]
     return [f"**Cost**: {listed(parts)} of the plan; the others are within 2 %."]
 
+_LOSSES = ("loss", "labels", "training")
+
 def cross_sentences(found: pd.DataFrame) -> list[str]:  # of `decomposed`
     "Which losses are the labels', and which the training's, as far as an interval excludes zero."
     said = []
     for row in found.itertuples():
-        parts = [f"{name} {getattr(row, name):+.1f} points ({getattr(row, name + '_low'):+.1f} to "
-                 f"{getattr(row, name + '_high'):+.1f})" for name in ("loss", "labels", "training")]
+        if row.n < MIN_SEEDS:
+            what = f"**{row.strategy}, {row.hp}** against {row.good}"
+            said.append(f"{what}: no verdict, for that takes {MIN_SEEDS} seeds.")
+            continue
+        values = {name: [getattr(row, name + end) for end in ("", "_low", "_high")] for name in _LOSSES}
+        parts = [f"{name} {_with_interval(*found_)} points" for name, found_ in values.items()]
         said.append(f"**{row.strategy}, {row.hp}** against {row.good}, {row.n:.0f} seeds: {listed(parts)}.")
     return said
