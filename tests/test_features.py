@@ -142,7 +142,8 @@ def test_features_are_those_of_one_image_at_a_time(tmp_path):
     reduced = extract_features(FeatureConfig(**{**vars(config), "pca": 20}), progress=False)
     with np.load(reduced) as made:
         theirs = PCA(20, svd_solver="full").fit(whole)
-        assert np.abs(made["x_train"] - theirs.transform(whole)).max() < 5e-3
+        exact = theirs.transform(whole)
+        assert (np.abs(made["x_train"] - exact) < 2e-3 + np.abs(exact) / 2048).all()  # the last bit of float16
         assert np.allclose(made["pca_rotation"], theirs.components_.T, atol=1e-6)
     images = load_dataset(str(CIFAR)).x_test[:3]
     assert features_of(reduced, images).shape == (3, 20)

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
-from ..bo.record import BO_PLACE, BOFolder, make_bo_config
+from ..bo.record import ADDED_BO_FIELDS, BO_PLACE, BOFolder, make_bo_config
 from ..bo.space import own_hps
 from ..config import RunConfig, differing, make_config
 from ..data import fingerprint, load_dataset
@@ -61,7 +61,7 @@ _ELSEWHERE = set(BO_PLACE) - {"start_from"}  # fields in which a search may diff
 def _changed_search(experiment) -> dict[str, tuple]:
     "Settings in which a complete search differs from its study: name → (there, in the study)."
     defaults = vars(make_bo_config(run_dir="any"))
-    there = {**defaults, **BOFolder(experiment.folder).record["config"]}
+    there = {**defaults, **ADDED_BO_FIELDS, **BOFolder(experiment.folder).record["config"]}
     asked = vars(make_bo_config(**experiment.parameters))
     there, asked = (json.loads(json.dumps(config)) for config in (there, asked))
     found = {name: pair for name, pair in differing(there, asked).items() if name not in _ELSEWHERE}
