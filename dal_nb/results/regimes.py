@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['regime_rows', 'regime_tests', 'regime_tests_each', 'strategy_tests', 'regime_shares', 'rank_correlations',
-           'plot_cost', 'regime_table', 'crossed_rows', 'cross_matrix', 'decomposed', 'landscape_rows',
-           'landscape_table', 'regime_sentences', 'cost_sentences', 'cross_sentences']
+           'plot_cost', 'regime_table', 'practice_table', 'crossed_rows', 'cross_matrix', 'decomposed',
+           'landscape_rows', 'landscape_table', 'regime_sentences', 'cost_sentences', 'cross_sentences']
 
 # %% ../../nbs/results/17_regimes.ipynb #3d9c80fc
 from itertools import combinations
@@ -122,18 +122,24 @@ def plot_cost(
     points = mean_interval(means, ["regime"], value)
     share = means.groupby("regime").share.mean()
     ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
-    for i, row in enumerate(points.to_dict("records")):
-        half = 0 if np.isnan(row["low"]) else row["mean"] - row["low"]
-        regime = row["regime"]
-        ax.errorbar(share[regime], row["mean"], half, fmt="o", color=f"C{i % 10}", capsize=3, label=regime)
+    of_regime = points.set_index("regime")
+    for i, regime in enumerate(dict.fromkeys(rows.regime)):
+        row = of_regime.loc[regime]
+        half = 0 if np.isnan(row.low) else row["mean"] - row.low
+        x = share[regime] * 1.02 ** (i % 5 - 2)  # regimes of one cost stand beside each other
+        ax.errorbar(x, row["mean"], half, fmt="os^D"[i // 10 % 4], color=f"C{i % 10}", capsize=3, label=regime)
     ax.set(xscale="log", xlabel="images trained on, in untuned runs", ylabel=f"{value}, % (mean over strategies)")
-    ticks = sorted({round(x, 1) for x in share})
+    ticks = [x for x in (1, 2, 3, 5, 10, 20, 30, 50, 100) if x <= 1.2 * share.max()]
     ax.set_xticks(ticks, [f"{x:g}" for x in ticks], minor=False)
     ax.minorticks_off()
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+def _text(mean, std) -> str:
+    "81.2 ± 0.9; of a single run without a deviation."
+    return f"{mean:.1f}" if np.isnan(std) else f"{mean:.1f} ± {std:.1f}"
 
 def regime_table(
     rows: pd.DataFrame,  # of `regime_rows`
@@ -143,7 +149,7 @@ def regime_table(
     regimes = list(dict.fromkeys(rows.regime))
     by_seed = rows.groupby(["regime", "strategy", "seed"], as_index=False)[value].mean()
     cells = mean_interval(by_seed, ["regime", "strategy"], value)
-    texts = {(row.regime, row.strategy): f"{row.mean:.1f} ± {row.std:.1f}" for row in cells.itertuples(index=False)}
+    texts = {(row.regime, row.strategy): _text(row.mean, row.std) for row in cells.itertuples(index=False)}
     names = in_order(rows.strategy)
     table = pd.DataFrame([[texts.get((regime, name), "") for name in names] for regime in regimes], regimes, names)
     of_regime = rows.groupby("regime")
@@ -153,6 +159,22 @@ def regime_table(
         spent = of_regime.images.sum() / of_regime.planned.sum()
         table["of plan"] = (100 * spent).map("{:.1f} %".format)
     return table.rename_axis("regime")
+
+# %% ../../nbs/results/17_regimes.ipynb #bd896913
+def practice_table(
+    rows: pd.DataFrame,  # of `regime_rows`
+    value: str = "accuracy",
+    base: str = "never",  # regime
+) -> pd.DataFrame:  # index regimes; cost (untuned runs), gain (points), low, high (95 %), runs_a_point, n
+    "The gain of each regime over an untuned run, and its price; empty where the base is missing."
+    by_seed = rows.pivot_table(index="seed", columns="regime", values=value)
+    if base not in by_seed: return pd.DataFrame()
+    share = rows.groupby("regime").share.mean()
+    gains = by_seed.drop(columns=base).sub(by_seed[base], axis=0).melt(ignore_index=False, value_name="gain").dropna()
+    table = mean_interval(gains.reset_index(), ["regime"], "gain").set_index("regime")
+    table = table.assign(cost=share, gain=table["mean"])
+    table["runs_a_point"] = ((table.cost - share[base]) / table.gain).where(table.low > 0)
+    return table.sort_values("cost")[["cost", "gain", "low", "high", "runs_a_point", "n"]]
 
 # %% ../../nbs/results/17_regimes.ipynb #5f27f2a1
 def crossed_rows(study: Study) -> pd.DataFrame:  # names, selected (HP i), trained (HP j), accuracy (per cent)
@@ -211,13 +233,17 @@ def landscape_rows(study: Study) -> pd.DataFrame:  # names, judge, regret, shift
             found.append({**one.names, "judge": judge, **points})
     return pd.DataFrame(found)
 
+def _with_interval(mean, low, high) -> str:
+    "+1.2 (+0.3 to +2.1); of a single one without an interval."
+    return f"{mean:+.1f}" if np.isnan(low) else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
 def landscape_table(rows: pd.DataFrame) -> pd.DataFrame:  # of texts
     "Mean and 95 % t interval over labeled sets' seeds, a row a strategy and judge."
     parts = {}
     for value in ("regret", "shift", "bias"):
         by_seed = rows.groupby(["strategy", "judge", "seed"], sort=False, as_index=False)[value].mean()
         cells = mean_interval(by_seed, ["strategy", "judge"], value).set_index(["strategy", "judge"])
-        parts[value] = [f"{c['mean']:+.1f} ({c.low:+.1f} to {c.high:+.1f})" for _, c in cells.iterrows()]
+        parts[value] = [_with_interval(c["mean"], c.low, c.high) for _, c in cells.iterrows()]
     return pd.DataFrame(parts, index=cells.index)
 
 # %% ../../nbs/results/17_regimes.ipynb #d5ad174a
@@ -249,11 +275,17 @@ def cost_sentences(rows: pd.DataFrame) -> list[str]:
     parts = [f"{regime} {100 * x:+.1f} %" for regime, x in far.items()]
     return [f"**Cost**: {listed(parts)} of the plan; the others are within 2 %."]
 
+_LOSSES = ("loss", "labels", "training")
+
 def cross_sentences(found: pd.DataFrame) -> list[str]:  # of `decomposed`
     "Which losses are the labels', and which the training's, as far as an interval excludes zero."
     said = []
     for row in found.itertuples():
-        parts = [f"{name} {getattr(row, name):+.1f} points ({getattr(row, name + '_low'):+.1f} to "
-                 f"{getattr(row, name + '_high'):+.1f})" for name in ("loss", "labels", "training")]
+        if row.n < MIN_SEEDS:
+            what = f"**{row.strategy}, {row.hp}** against {row.good}"
+            said.append(f"{what}: no verdict, for that takes {MIN_SEEDS} seeds.")
+            continue
+        values = {name: [getattr(row, name + end) for end in ("", "_low", "_high")] for name in _LOSSES}
+        parts = [f"{name} {_with_interval(*found_)} points" for name, found_ in values.items()]
         said.append(f"**{row.strategy}, {row.hp}** against {row.good}, {row.n:.0f} seeds: {listed(parts)}.")
     return said

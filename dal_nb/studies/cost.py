@@ -74,7 +74,8 @@ def settled_cost(
         least = (training_cost(config) + 2 * trial_cost(config, 1 if config.tune_val else 2)) / total
         raise ValueError(f"cost {cost} does not allow two trials in each search of tune_at={config.tune_at!r}; it "
                          f"would have to be {least:.2f} times as much. Raise it, or tune less often.")
-    many = [entry for entry in found if entry[2] >= FEW_TRIALS and entry[0] <= TOLERANCE]
-    _, folds, trials = max(many, key=lambda entry: entry[1]) if many else min(found)
+    near = [entry for entry in found if entry[0] <= TOLERANCE]
+    many = [entry for entry in near if entry[2] >= FEW_TRIALS]
+    _, folds, trials = max(many, key=lambda e: e[1]) if many else max(near, key=lambda e: e[2]) if near else min(found)
     folds = config.tune_folds if config.tune_val else folds
     return dict(tune_trials=trials, tune_folds=folds, tune_prune=False)
