@@ -28,7 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
 SECTIONS = {  # of the navigation: notebooks by pattern, in order
     "Start": ["index.ipynb"],
-    "Experiments": ["run.ipynb", "features.ipynb", "bo.ipynb", "cross.ipynb", "results.ipynb", "comparison.ipynb", "regimes.ipynb", "tutorial.ipynb"],
+    "Experiments": [
+        "run.ipynb", "features.ipynb", "bo.ipynb", "cross.ipynb", "results.ipynb", "comparison.ipynb", "regimes.ipynb",
+        "tutorial.ipynb",
+    ],
     "The run": ["[01][0-9]_*.ipynb"],
     "Strategies": ["strategies/*.ipynb"],
     "Hyperparameter search": ["bo/*.ipynb"],
