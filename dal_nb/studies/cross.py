@@ -155,17 +155,17 @@ def try_setting(setup: CrossSetup, name: str) -> dict[str, object]:
     config = setup.settings[name]
     data = setup.data
     posterior, log = fit_posterior(config, data, setup.labels, config.seed, setup.cycle)
-    scores = metrics(posterior.predictive(data.x_test), data.y_test)
+    scores = metrics(posterior.evaluated(data.x_test), data.y_test)
     row = dict(name=name, hps=setup.asked.hps[name], diverged=log.diverged, images=log.images, seconds=log.seconds)
     row |= {f"test_{metric}": _finite_or_none(value) for metric, value in scores.items()}
     if not setup.folds: return row
     i = setup.sample.to(data.y_train.device)
-    row["sample_right"] = _right(posterior.predictive(data.x_train[i]), data.y_train[i])
+    row["sample_right"] = _right(posterior.evaluated(data.x_train[i]), data.y_train[i])
     right_N = ["0"] * len(setup.labels)
     for k, (train, val) in enumerate(setup.folds):
         fitted, fold_log = fit_posterior(config, setup.part, train, config.seed, FOLD_COUNTER + k)
         j = val.to(data.y_train.device)
-        right = _right(fitted.predictive(setup.part.x_train[j]), setup.part.y_train[j])
+        right = _right(fitted.evaluated(setup.part.x_train[j]), setup.part.y_train[j])
         for position, sign in zip(val.tolist(), right):
             right_N[position] = sign
         row["images"] += fold_log.images
