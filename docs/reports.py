@@ -2,6 +2,7 @@
 their names. The reports are executed here and kept with their outputs; tests do not execute them again.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
+LINK = re.compile(r"\]\((?!https?:|#|\.\./)(?=[\w/]+\.ipynb)")  # to another notebook
 NBS = Path(__file__).resolve().parents[1] / "nbs"
 REPORTS = {  # study → the notebook that it is rendered by
     "strategies-features": "comparison.ipynb",
@@ -28,9 +30,10 @@ def make(study):
     command = f"`python docs/reports.py {study}`"
     words = f"Rendered from its records by {command}, as [{REPORTS[study]}](../{REPORTS[study]}) does it."
     notebook.cells[0].source = f"# The study {study}\n\n> {words}"
-    notebook.cells.insert(0, nbformat.v4.new_raw_cell("---\nskip_exec: true\n---"))
+    notebook.cells.insert(1, nbformat.v4.new_raw_cell("---\nskip_exec: true\n---"))
     for cell in notebook.cells:
-        cell.source = cell.source.replace("](results/", "](../results/")
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub("](../", cell.source)
         cell.metadata = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}
     nbformat.write(notebook, path)
     subprocess.run(["nbdev_clean", "--fname", str(path)], check=True)

@@ -214,7 +214,8 @@ def decomposed(
             interval = mean_interval(by_seed.dropna().rename("x").to_frame().assign(all=1), ["all"], "x").iloc[0]
             row |= {name: interval["mean"], f"{name}_low": interval.low, f"{name}_high": interval.high, "n": interval.n}
         found.append(row)
-    return pd.DataFrame(found)
+    order = {name: i for i, name in enumerate(in_order(row["strategy"] for row in found))}
+    return pd.DataFrame(sorted(found, key=lambda row: (order[row["strategy"]], row["hp"])))
 
 # %% ../../nbs/results/17_regimes.ipynb #2ae6841b
 def landscape_rows(study: Study) -> pd.DataFrame:  # names, judge, regret, shift, bias (points, decades, points)

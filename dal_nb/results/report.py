@@ -190,6 +190,10 @@ CAPTIONS |= {
         "Means of a complete run and of a search; images are those trained on, once for every epoch. Seconds are "
         "those of whatever machine a run had."
     ),
+    "crossed": (
+        "Test accuracy with {budget} labels, means over {seeds} seeds, per cent. Rows: the HP that chose the labels. "
+        "Columns: the HP that the model was trained with."
+    ),
     "against-picture": (
         "Area under the budget curve minus that of {baseline}, the best mean on top: means over seeds with 95 % "
         "intervals, each for itself. Filled: decided after Holm's correction over the strategies of an HP."
