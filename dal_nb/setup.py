@@ -79,8 +79,11 @@ def _as_begun(
     "The configuration with what is on record for that which is left open and has another default today."
     if not recorded: return config
     before = upgraded(recorded)
-    left_open = [name for name in ("feature_scaling", "engine") if getattr(config, name) == "auto"]
-    return replace(config, **{name: before[name] for name in left_open})
+    if config.engine == "auto" and before["engine"] == "torch":
+        config = replace(config, engine="torch")
+    if config.feature_scaling == "auto":
+        config = replace(config, feature_scaling=before["feature_scaling"])
+    return config
 
 # %% ../nbs/16_setup.ipynb #2e5e8f5a
 _BIG_STEP = 5e9  # multiply-adds of a batch's forward pass from which on more threads can pay

@@ -132,7 +132,7 @@ case("a misspelt tune_at", run(tune_at="doublings"), "Unknown tune_at 'doublings
 case("two words for tune_at", run(tune_at="start,end"), "tune_at 'start,end'", "as in 200,400")
 case("tune_at between budgets", run(tune_at="25"), "never has 25 labels", "it has 20, 30, 40")
 case("tune_at above the budget", run(tune_at=[20, 50]), "never has 50 labels", "it has 20, 30, 40")
-case("no trials", run(tune_at="end", tune_trials=0), "tune_trials must be", "at least 1, got 0")
+case("no trials in a run", run(tune_at="end", tune_trials=0), "tune_trials must be", "at least 1, got 0")
 case("one fold in a run", run(tune_at="end", tune_folds=1), "tune_folds must be", "at least 2, got 1")
 case("searches of a warm start", run(tune_at="end", cold_start=False), "tune_at", "needs cold_start=True")
 case("a sample for no search", run(tune_val=0.1), "tune_val", "tune_at='never'")
