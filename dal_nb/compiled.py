@@ -13,23 +13,29 @@ from dataclasses import replace
 import numba
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .config import RunConfig
 
 # %% ../nbs/10_compiled.ipynb #2868d89a
-_REORDER = {"reassoc", "contract", "nsz", "arcp"}  # no assumption that all numbers are finite
+_OPTIONS = dict(
+    nogil=True,  # no lock of Python's
+    fastmath={"reassoc", "contract", "nsz", "arcp"},  # no assumption that all numbers are finite
+    error_model="numpy",
+)
+
+_part = numba.njit(inline="always", **_OPTIONS)  # decorator: becomes a part of what calls it
 
 def _compiled(function: Callable) -> Callable:
-    "Decorator: machine code that needs no lock of Python's, kept on disk where there is a place for it."
-    options = dict(nogil=True, fastmath=_REORDER, error_model="numpy")
+    "Decorator: machine code, kept on disk where there is a place for it."
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # no folder that it can be kept in
-        return numba.njit(**options)(function)
+        return numba.njit(**_OPTIONS)(function)
 
 # %% ../nbs/10_compiled.ipynb #80d21322
-@_compiled
+@_part
 def affine(
     x_B_D: np.ndarray,
     W_C_D: np.ndarray,
@@ -69,7 +75,7 @@ def affine(
             out_B_C[i + 3, c:c + 2] = u3, v3
 
 # %% ../nbs/10_compiled.ipynb #29d07aab
-@_compiled
+@_part
 def outer(
     g_B_C: np.ndarray,
     x_B_D: np.ndarray,
@@ -99,7 +105,7 @@ def outer(
                 v[d] += v0 * x0[d] + v1 * x1[d] + v2 * x2[d] + v3 * x3[d]
 
 # %% ../nbs/10_compiled.ipynb #2b049ca8
-@_compiled
+@_part
 def softmax_gradient(
     z_B_C: np.ndarray,  # logits; then the gradient of the mean cross-entropy by them
     t_B_C: np.ndarray,  # distributions over the classes
@@ -133,7 +139,7 @@ def softmax_gradient(
     return loss, right
 
 # %% ../nbs/10_compiled.ipynb #4a859e3e
-@_compiled
+@_part
 def _sgd_step(
     p: np.ndarray,  # parameters, one axis
     m: np.ndarray,  # momenta
@@ -150,12 +156,11 @@ def _sgd_step(
         p[j] -= rate * (gradient + momentum * m[j] if nesterov else m[j])
 
 # %% ../nbs/10_compiled.ipynb #b0ddc7f1
-@_compiled
 def _filled(n: int) -> int:
     "The next multiple of 4."
     return (n + 3) // 4 * 4
 
-@_compiled
+@_part
 def _stop_at_zeros(g_B_C: np.ndarray, out_B_C: np.ndarray):
     "The gradient of ReLU: none where its output is 0."
     for i in range(len(g_B_C)):
@@ -181,7 +186,7 @@ def train_epoch(
 ) -> tuple[float, int]:  # sum of the cross-entropy over all examples, how many were right
     "Train on each batch once, in place. ReLU is between the layers. All floating-point arguments are float32."
     n_layers = len(weights)
-    rows = _filled(size)
+    rows = (size + 3) // 4 * 4  # filled up
     inputs = [np.zeros((rows, W.shape[1]), np.float32) for W in weights]
     gradients = [np.zeros((rows, len(W)), np.float32) for W in weights]
     steps = [np.zeros_like(W) for W in weights]
@@ -205,9 +210,9 @@ def train_epoch(
             if layer > 0:
                 outer(np.ascontiguousarray(g.T), weights[layer], gradients[layer - 1])
                 _stop_at_zeros(gradients[layer - 1], inputs[layer])
-            recipe = (rate, decay, momentum, nesterov)
-            _sgd_step(weights[layer].ravel(), momenta[layer].ravel(), steps[layer].ravel(), *recipe)
-            _sgd_step(biases[layer], bias_momenta[layer], g.sum(0), *recipe)
+            W = weights[layer].ravel()
+            _sgd_step(W, momenta[layer].ravel(), steps[layer].ravel(), rate, decay, momentum, nesterov)
+            _sgd_step(biases[layer], bias_momenta[layer], g.sum(0), rate, decay, momentum, nesterov)
     return loss, right
 
 # %% ../nbs/10_compiled.ipynb #dc062824
@@ -228,6 +233,7 @@ def resolve_engine(config: RunConfig, model: str) -> str:  # compiled or torch
     if config.engine == "auto": return "compiled" if possible else "torch"
     return config.engine
 
+# %% ../nbs/10_compiled.ipynb #0e61b7d4
 def _filled_up(x: Tensor, *shape: int) -> np.ndarray:
     "A float32 copy with zeros behind it."
     out = np.zeros(shape, np.float32)
@@ -251,24 +257,27 @@ class CompiledNetwork:
         self.momenta = tuple(map(np.zeros_like, self.weights))
         self.bias_momenta = tuple(map(np.zeros_like, self.biases))
 
-    def train(
-        self,
-        x_N_D: Tensor,  # float32
-        t_N_C: Tensor,  # distributions over the classes
-        order: Tensor,  # rows, batch after batch
-        size: int,  # of a batch
-        rate: float,
-    ) -> tuple[float, int]:  # sum of the cross-entropy over all examples, how many were right
-        "Train on each batch once."
-        state = (self.weights, self.biases, self.momenta, self.bias_momenta)
-        arrays = (x_N_D.contiguous().numpy(), t_N_C.contiguous().numpy(), order.numpy())
-        return train_epoch(*state, *arrays, size, np.float32(rate), *self.recipe)
+# %% ../nbs/10_compiled.ipynb #40ac072d
+@patch
+def train(
+    self: CompiledNetwork,
+    x_N_D: Tensor,  # float32
+    t_N_C: Tensor,  # distributions over the classes
+    order: Tensor,  # rows, batch after batch
+    size: int,  # of a batch
+    rate: float,
+) -> tuple[float, int]:  # sum of the cross-entropy over all examples, how many were right
+    "Train on each batch once."
+    state = (self.weights, self.biases, self.momenta, self.bias_momenta)
+    arrays = (x_N_D.contiguous().numpy(), t_N_C.contiguous().numpy(), order.numpy())
+    return train_epoch(*state, *arrays, size, np.float32(rate), *self.recipe)
 
-    @torch.no_grad()
-    def put_back(self) -> bool:  # False: they are not finite, and the network is as before
-        "Give the parameters to the network."
-        if not all(np.isfinite(p).all() for p in (*self.weights, *self.biases)): return False
-        for layer, W, b in zip(self.layers, self.weights, self.biases):
-            layer.weight.copy_(torch.from_numpy(W[:layer.out_features, :layer.in_features]))
-            layer.bias.copy_(torch.from_numpy(b[:layer.out_features]))
-        return True
+@patch
+@torch.no_grad()
+def put_back(self: CompiledNetwork) -> bool:  # False: they are not finite, and the network is as before
+    "Give the parameters to the network."
+    if not all(np.isfinite(p).all() for p in (*self.weights, *self.biases)): return False
+    for layer, W, b in zip(self.layers, self.weights, self.biases):
+        layer.weight.copy_(torch.from_numpy(W[:layer.out_features, :layer.in_features]))
+        layer.bias.copy_(torch.from_numpy(b[:layer.out_features]))
+    return True

@@ -97,6 +97,7 @@ class CrossSetup:
     task: dict  # what finals.json says of the labels
     settings: dict[str, RunConfig] = field(default_factory=dict)
 
+# %% ../../nbs/studies/00_cross.ipynb #f25bae6f
 def prepare_cross(asked: CrossConfig) -> CrossSetup:
     "Load and check all that is needed. Raises before any training, and says what would be right."
     place = dict(data_dir=asked.data_dir, dataset=asked.dataset, device=asked.device)
@@ -124,6 +125,7 @@ def prepare_cross(asked: CrossConfig) -> CrossSetup:
     setup.settings = {name: _setting(setup, name, hps) for name, hps in asked.hps.items()}
     return setup
 
+# %% ../../nbs/studies/00_cross.ipynb #9771c938
 def _setting(setup, name, hps) -> RunConfig:
     "The run's recipe with the values of one setting. `ValueError` where they do not suit."
     try:
