@@ -18,6 +18,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .augment import resolve_augment, resolve_scaling, scaled
@@ -213,26 +214,27 @@ class NetworkView:
         "logits_S_N_C, the same S networks for all examples and all views of a cycle."
         return self.posterior.passes(self.x)
 
-    @property
-    def labels(self) -> Tensor:
-        "Of labeled examples only."
-        if not self.labeled:
-            raise ValueError("A need asked for the labels of candidates: say candidates=False in its entry.")
-        return self.setup.data.y_train[self.i]
+# %% ../nbs/16_setup.ipynb #6bccde55
+@patch(as_prop=True)
+def labels(self: NetworkView) -> Tensor:
+    "Of labeled examples only."
+    if not self.labeled:
+        raise ValueError("A need asked for the labels of candidates: say candidates=False in its entry.")
+    return self.setup.data.y_train[self.i]
 
-    @property
-    def is_finite(self) -> bool:
-        "Has the network an opinion? One that has diverged has none."
-        return all(bool(x.isfinite().all()) for x in self.outputs)
+@patch(as_prop=True)
+def is_finite(self: NetworkView) -> bool:
+    "Has the network an opinion? One that has diverged has none."
+    return all(bool(x.isfinite().all()) for x in self.outputs)
 
-    @property
-    def head(self) -> tuple[Tensor, Tensor]: return self.posterior.head()
+@patch(as_prop=True)
+def head(self: NetworkView) -> tuple[Tensor, Tensor]: return self.posterior.head()
 
-    @property
-    def embedding(self) -> Tensor:
-        "embedding_N_E: the fixed one where the run has one, else the network's features."
-        fixed = self.setup.embedding
-        return self.features if fixed is None else fixed[self.indices].to(self.i.device)
+@patch(as_prop=True)
+def embedding(self: NetworkView) -> Tensor:
+    "embedding_N_E: the fixed one where the run has one, else the network's features."
+    fixed = self.setup.embedding
+    return self.features if fixed is None else fixed[self.indices].to(self.i.device)
 
 # %% ../nbs/16_setup.ipynb #dd23286f
 def _first_labels(setup: Setup) -> Tensor:  # original indices

@@ -388,6 +388,7 @@ class SearchLabels:
     al_test: dict[str, float] = field(default_factory=dict)  # test metrics of the run there, as far as they are known
     validation: torch.Tensor | None = None  # original indices of labels to validate on; None: cross-validation
 
+# %% ../../nbs/bo/04_record.ipynb #81dc2519
 def search_on(
     bo: BOConfig,
     path: Path,  # of the BO folder, absolute
@@ -421,6 +422,7 @@ def search_on(
     bo = replace(bo, budget=len(indices), seed=seed)
     return BOSetup(bo, BOFolder(path), cv, data, indices, labels.cycle, record)
 
+# %% ../../nbs/bo/04_record.ipynb #dd27d995
 def _parts_of(labels, y, n_folds, seed) -> tuple[torch.Tensor, list, list[str]]:
     "The examples that a trial sees, its folds (one, where a sample validates), and remarks."
     if labels.validation is None:

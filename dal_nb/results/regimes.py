@@ -137,6 +137,7 @@ def plot_cost(
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
+# %% ../../nbs/results/17_regimes.ipynb #dbe556f8
 def _text(mean, std) -> str:
     "81.2 ± 0.9; of a single run without a deviation."
     return f"{mean:.1f}" if np.isnan(std) else f"{mean:.1f} ± {std:.1f}"
