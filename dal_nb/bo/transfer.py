@@ -76,4 +76,6 @@ def find_hps(
     hps = bo.record["best"]["hps"]
     for name in hps:
         if name not in SEARCHABLE: raise unknown_name(f"hyperparameter of {bo.path}", name, SEARCHABLE)
-    return dict(hps=hps, source=os.path.relpath(bo.path))
+    top = Path(config.hps_from)
+    inside = bo.path.resolve().relative_to(unpacked(top).resolve())  # an archive is unpacked to a passing place
+    return dict(hps=hps, source=os.path.relpath(top / inside))

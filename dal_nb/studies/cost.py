@@ -76,6 +76,11 @@ def settled_cost(
                          f"would have to be {least:.2f} times as much. Raise it, or tune less often.")
     near = [entry for entry in found if entry[0] <= TOLERANCE]
     many = [entry for entry in near if entry[2] >= FEW_TRIALS]
-    _, folds, trials = max(many, key=lambda e: e[1]) if many else max(near, key=lambda e: e[2]) if near else min(found)
+    if many:
+        _, folds, trials = max(many, key=lambda entry: entry[1])  # the most folds
+    elif near:
+        _, folds, trials = max(near, key=lambda entry: entry[2])  # the most trials
+    else:
+        _, folds, trials = min(found)
     folds = config.tune_folds if config.tune_val else folds
     return dict(tune_trials=trials, tune_folds=folds, tune_prune=False)
