@@ -12,10 +12,8 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 
 import pandas as pd
 import torch
@@ -253,19 +251,9 @@ def extend(
     return pool
 
 # %% ../nbs/17_loop.ipynb #6606d13f
-@contextmanager
-def _engine_of_searches(
-    setup: Setup,
-    first: int,  # the cycle to do next
-) -> Iterator[Callable]:  # to be called before each cycle: it searches where one is due
-    "The engine of the searches that a run has before it, which starts once; nothing in a run without any."
-    left = set(reached_budgets(setup.config)[first:]) & set(tuned_budgets(setup.config))
-    with _searches("in_run").engine_of(setup) if left else nullcontext():
-        yield partial(_search_where_due, setup, left)
-
-def _search_where_due(setup, left, folder, indices, cycle, tell):
+def _search_where_due(setup, folder, indices, cycle, tell):
     "Search, where the run says so, unless that search is done."
-    if n_labeled_at(setup.config, cycle) in left:
+    if n_labeled_at(setup.config, cycle) in tuned_budgets(setup.config):
         _searches("in_run").search_in_run(setup, folder, indices, cycle, tell)
 
 # %% ../nbs/17_loop.ipynb #6b18ee6c
@@ -328,7 +316,6 @@ def run_al(
         with (
             Progress(total * epochs, first * epochs, enabled=progress) as show,
             open_tracker(config.tracker, folder.path, asdict(config)) as tracker,
-            _engine_of_searches(setup, first) as search,
         ):
             for row in folder.cycles.to_dict("records"):  # what an earlier start could not log
                 tracker.log(row["n_labeled"], row)
@@ -340,7 +327,10 @@ def run_al(
                     which = f", member {member + 1}/{trainings}" if trainings > 1 else ""
                     show.update(done, f"{where}{which}, loss {log.loss[-1]:.3f}")
 
-                search(folder, pool.labeled, cycle, lambda words, at=cycle: show.update(at * epochs, words))
+                def tell_of_search(words, begun=cycle * epochs):
+                    show.update(begun, words)
+
+                _search_where_due(setup, folder, pool.labeled, cycle, tell_of_search)
                 pool, row = run_cycle(in_cycle(setup, folder, cycle), folder, pool, cycle, tell)
                 show.update((cycle + 1) * epochs, f"{where}, test accuracy {row['test_accuracy']:.1%}")
                 tracker.log(row["n_labeled"], row)

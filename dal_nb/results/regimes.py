@@ -8,6 +8,8 @@ __all__ = ['regime_rows', 'regime_tests', 'regime_tests_each', 'strategy_tests',
            'landscape_rows', 'landscape_table', 'regime_sentences', 'cost_sentences', 'cross_sentences']
 
 # %% ../../nbs/results/17_regimes.ipynb #3d9c80fc
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -178,9 +180,15 @@ def practice_table(
     return table.sort_values("cost")[["cost", "gain", "low", "high", "runs_a_point", "n"]]
 
 # %% ../../nbs/results/17_regimes.ipynb #5f27f2a1
-def crossed_rows(study: Study) -> pd.DataFrame:  # names, selected (HP i), trained (HP j), accuracy (per cent)
+def crossed_rows(
+    study: Study,
+    budgets: Sequence[int] = (),  # look there, also where the study itself has no stage cross
+) -> pd.DataFrame:  # names, selected (HP i), trained (HP j), accuracy (per cent); empty where no HP has a name
     "A row for each model on the labels of another HP; of the experiments that are whole."
     rows = []
+    if not isinstance(study.grid.get("hp"), dict): return pd.DataFrame()
+    if len(budgets):
+        study = replace(study, cross=dict(budget=list(budgets)))
     for crossing in study.experiments("cross"):
         folder = CrossFolder(crossing.folder)
         if not folder.is_complete: continue

@@ -116,12 +116,11 @@ def _do(experiment, place):
 
 # %% ../../nbs/studies/01_run_here.ipynb #c3ba4fda
 def _engine(todo, place) -> AbstractContextManager:
-    "Ray for all searches, with the settings of the first; runs that make none do not wait for its import."
+    "Ray for all searches, with the settings of the first; runs do not wait for its import."
     first = todo[0]
-    tuned = first.stage == "al" and any(run.parameters.get("tune_at", "never") != "never" for run in todo)
-    if first.stage != "bo" and not tuned: return nullcontext()
+    if first.stage != "bo": return nullcontext()
     from dal_nb.bo.search import engine
-    return engine(make_bo_config(run_dir="any") if tuned else make_bo_config(**first.parameters, **place))
+    return engine(make_bo_config(**first.parameters, **place))
 
 # %% ../../nbs/studies/01_run_here.ipynb #51101885
 def _is_early(
