@@ -83,7 +83,7 @@ def study_of(
     "The known study (of `study_files`) that plans runs like the recorded ones, or None."
     readable = records.runs[records.runs.problem == ""]
     pairs = set(zip(readable.lr, readable.weight_decay))
-    for name in study_files():
+    for name in sorted(study_files(), key=len):  # "digits" before "digits-crossed", which plans the same runs
         try:
             study = load_study(name)
             planned = _planned(study)
