@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from .folds import possible_folds
-from .record import NO_RAY, BOConfig, BOFolder, SearchLabels, make_bo_config, search_on, settle_recipe
+from .record import _NO_RAY, BOConfig, BOFolder, SearchLabels, make_bo_config, search_on, settle_recipe
 from .space import own_hps, parse_space
 from ..config import n_validation, reached_budgets, run_path, tuned_budgets
 from ..record import RunFolder
@@ -39,7 +39,7 @@ def search_of_run(
         start_from=f"bo{earlier[-1]}" if earlier else "",
         seed=seed_for(c.seed, "search", cycle, member=1) if earlier else c.seed,
         device=c.device,
-        ray_address=NO_RAY,
+        ray_address=_NO_RAY,
         predictions=False,
     )
 
