@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -245,6 +246,16 @@ def test_every_port_refuses(search):
         }, (place, said)
 
 
+def commands_below(pid: int) -> str:
+    "The command lines of all descendants of a process."
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                found += child.cmdline()
+    return " ".join(found)
+
+
 def test_long_temporary_folder(tmp_path):
     "The name of a socket has at most 107 bytes. Nothing is left behind."
     long = tmp_path / ("x" * max(1, 149 - len(str(tmp_path))))
@@ -252,15 +263,10 @@ def test_long_temporary_folder(tmp_path):
     assert len(str(long)) >= 150
     run = run_al(replace(SLOW, epochs=3, out_dir=str(tmp_path / "runs")), progress=False)
     bo = BOConfig(run_dir=str(run.path), n_trials=2, n_folds=2)
-    before = set(Path("/tmp").glob("dal-*"))
     process = start(bo, TMPDIR=str(long))
-    mine = set()
+    mine = set()  # other tests may have a Ray of theirs
     while process.poll() is None:
-        mine |= {
-            p
-            for p in set(Path("/tmp").glob("dal-*")) - before
-            if str(p) in " ".join(" ".join(m.info["cmdline"] or []) for m in psutil.process_iter(["cmdline"]))
-        }
+        mine |= {p for p in Path("/tmp").glob("dal-*") if str(p) in commands_below(process.pid)}
         time.sleep(0.5)
     assert process.returncode == 0, process.communicate()[1]
     assert BOFolder(run.path / "bo40").is_complete
