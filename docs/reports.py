@@ -17,6 +17,7 @@ REPORTS = {  # study → the notebook that it is rendered by
     "cifar10-linear": "results.ipynb",
     "cifar100-linear": "results.ipynb",
     "cifar10-mlp": "results.ipynb",
+    "regimes-digits": "regimes.ipynb",
 }
 
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['regime_rows', 'regime_tests', 'regime_tests_each', 'strategy_tests', 'regime_shares', 'rank_correlations',
            'plot_cost', 'regime_table', 'practice_table', 'crossed_rows', 'cross_matrix', 'decomposed',
-           'landscape_rows', 'landscape_table', 'regime_sentences', 'cost_sentences', 'cross_sentences']
+           'landscape_rows', 'landscape_table', 'regime_sentences', 'cost_sentences', 'plan_sentences',
+           'cross_sentences']
 
 # %% ../../nbs/results/17_regimes.ipynb #3d9c80fc
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from .ranks import mean_tests
 from .statements import difference_sentences, listed
 from .style import in_order
 from .tests import MIN_SEEDS, paired_tests
-from ..studies.cost import planned_cost, training_cost
+from ..studies.cost import TOLERANCE, planned_cost, training_cost
 from ..studies.cross import CrossFolder
 from ..studies.grid import Study
 from ..studies.landscape import judged, verdicts
@@ -279,11 +280,23 @@ def cost_sentences(rows: pd.DataFrame) -> list[str]:
     "How far what was spent is from what was planned."
     off = rows.groupby("regime", sort=False).apply(
         lambda part: part.images.sum() / part.planned.sum() - 1, include_groups=False)
-    far = off[off.abs() > 0.02]
+    far = off[off.abs() > TOLERANCE]
     most = f"{100 * off.abs().max():.1f} %"
     if not len(far): return [f"**Cost**: every regime has spent what was planned, to within {most}."]
     parts = [f"{regime} {100 * x:+.1f} %" for regime, x in far.items()]
     return [f"**Cost**: {listed(parts)} of the plan; the others are within 2 %."]
+
+def plan_sentences(
+    plan: pd.DataFrame,  # of `plan_of`, with an axis regime
+) -> list[str]:
+    "How far what was planned is from what was stated; nothing where no cost was."
+    off = (plan.share / plan.stated - 1).set_axis(plan.regime.astype(str) if "regime" in plan else plan.index).dropna()
+    if not len(off): return []
+    far = off[off.abs() > TOLERANCE]
+    said = f"within {100 * off.abs().max():.1f} % of" if not len(far) else f"within {100 * TOLERANCE:.0f} % of"
+    start = f"**Equal cost**: the plan of {'every regime' if not len(far) else 'all other regimes'} is {said} its total"
+    parts = [f"{name} {100 * x:+.1f} %, the nearest that whole trials and folds allow" for name, x in far.items()]
+    return ["; ".join([start, *parts]) + "."]
 
 _LOSSES = ("loss", "labels", "training")
 

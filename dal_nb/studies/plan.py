@@ -10,14 +10,14 @@ import pandas as pd
 
 from ..config import make_config, tuned_budgets
 from ..record import RunFolder
-from .cost import planned_cost, training_cost
+from .cost import planned_cost, total_cost, training_cost
 from .grid import ALL_STAGES, Study
 
 # %% ../../nbs/studies/02_plan.ipynb #1165b539
 _ALIKE = ("strategy", "seed")  # axes that change no cost
 
 def plan_of(study: Study) -> pd.DataFrame:
-    "A row for each kind of run: the axes, runs, searches_at, trials, folds, images_training, images_tuning, share."
+    "A row for each kind of run: axes, runs, searches_at, trials, folds, images_training, images_tuning, share, stated."
     rows = {}
     for run in study.experiments("al"):
         axes = {axis: name for axis, name in run.names.items() if axis not in _ALIKE}
@@ -25,10 +25,17 @@ def plan_of(study: Study) -> pd.DataFrame:
         if key in rows:
             rows[key]["runs"] += 1
             continue
-        rows[key] = {**axes, "runs": 1, **_costs(make_config(**run.parameters))}
+        rows[key] = {**axes, "runs": 1, **_costs(make_config(**run.parameters), _stated_cost(study, run.names))}
     return pd.DataFrame(rows.values())
 
-def _costs(config) -> dict[str, object]:
+def _stated_cost(study, names) -> object:
+    "The `cost` that a study asks of a run, or None."
+    for axis, name in names.items():
+        entry = study.grid[axis][name] if isinstance(study.grid[axis], dict) else None
+        if entry and "cost" in entry: return entry["cost"]
+    return study.run.get("cost")
+
+def _costs(config, stated) -> dict[str, object]:
     "What a run does and costs."
     points = tuned_budgets(config)
     training, tuning = planned_cost(config)
@@ -40,6 +47,7 @@ def _costs(config) -> dict[str, object]:
         images_training=training,
         images_tuning=tuning,
         share=(training + tuning) / untuned,
+        stated=float("nan") if stated is None else total_cost(config, stated) / untuned,
     )
 
 def _untuned(config):
@@ -50,6 +58,7 @@ def plan_text(study: Study) -> str:
     "The plan in words and a table."
     frame = plan_of(study)
     frame["share"] = frame.share.map("{:.2f}x".format)
+    frame["stated"] = frame.stated.map(lambda x: "-" if pd.isna(x) else f"{x:g}x")
     counts = ", ".join(f"{n} of {stage}" for stage in ALL_STAGES if (n := len(study.experiments(stage))))
     total = (frame.runs * (frame.images_training + frame.images_tuning)).sum()
     table = frame.to_string(index=False, formatters={name: "{:,}".format for name in frame if "images" in name})
