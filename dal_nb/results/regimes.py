@@ -115,29 +115,36 @@ def _jackknife(x_n_k, y_n_k) -> tuple[float, float, float]:
     return rho, max(-1.0, rho - half), min(1.0, rho + half)
 
 # %% ../../nbs/results/17_regimes.ipynb #21a261d1
+_VALUES = dict(accuracy="test accuracy at the end", aubc="area under the budget curve")
+
 def plot_cost(
     rows: pd.DataFrame,  # of `regime_rows`
     value: str = "accuracy",
+    ax=None,  # matplotlib axes; without any, new ones with a legend
 ):  # matplotlib axes
     "Mean over strategies with its 95 % t interval over seeds against the images that were really trained on."
     import matplotlib.pyplot as plt
     means = rows.groupby(["regime", "seed"], sort=False, as_index=False)[[value, "share"]].mean()
     points = mean_interval(means, ["regime"], value)
     share = means.groupby("regime").share.mean()
-    ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
+    alone = ax is None
+    if alone:
+        ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")[1]
     of_regime = points.set_index("regime")
     for i, regime in enumerate(dict.fromkeys(rows.regime)):
         row = of_regime.loc[regime]
         half = 0 if np.isnan(row.low) else row["mean"] - row.low
         x = share[regime] * 1.02 ** (i % 5 - 2)  # regimes of one cost stand beside each other
         ax.errorbar(x, row["mean"], half, fmt="os^D"[i // 10 % 4], color=f"C{i % 10}", capsize=3, label=regime)
-    ax.set(xscale="log", xlabel="images trained on, in untuned runs", ylabel=f"{value}, % (mean over strategies)")
+    of = f"{_VALUES[value]} (%), mean over strategies"
+    ax.set(xscale="log", xlabel="images trained on, in untuned runs", ylabel=of)
     ticks = [x for x in (1, 2, 3, 5, 10, 20, 30, 50, 100) if x <= 1.2 * share.max()]
     ax.set_xticks(ticks, [f"{x:g}" for x in ticks], minor=False)
     ax.minorticks_off()
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    if alone:
+        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 # %% ../../nbs/results/17_regimes.ipynb #dbe556f8
