@@ -6,7 +6,7 @@
 __all__ = ['regime_rows', 'regime_gains', 'strategy_gains', 'equal_cost_tests', 'more_cost_tests', 'regime_shares',
            'equal_cost_table', 'rank_correlations', 'rank_matrix', 'plot_cost', 'regime_table', 'practice_table',
            'crossed_rows', 'cross_matrix', 'decomposed', 'landscape_rows', 'landscape_table', 'regime_sentences',
-           'cost_sentences', 'plan_sentences', 'cross_sentences']
+           'cost_sentences', 'plan_sentences', 'landscape_sentences', 'cross_sentences']
 
 # %% ../../nbs/results/17_regimes.ipynb #3d9c80fc
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from .mixed import share_table
 from .ranks import mean_tests
 from .statements import LEVEL, difference_sentences, listed
 from .style import display_name, in_order
-from .tests import MIN_SEEDS, holm, paired_tests
+from .tests import MIN_SEEDS, holm, paired_t, paired_tests, t_half_width
 from ..studies.cost import TOLERANCE, planned_cost, training_cost
 from ..studies.cross import CrossFolder
 from ..studies.grid import Study
@@ -141,7 +141,8 @@ def equal_cost_table(
     pair = found["first"] + " - " + found["second"]
     texts = [f"{x:+.1f}{' *' if p < LEVEL else ''}" for x, p in zip(found.difference, found.t_column)]
     table = found.assign(pair=pair, text=texts).pivot(index=["cost", "pair"], columns="hp", values="text")
-    return table.reindex(columns=["mean", *in_order(rows.strategy)]).rename_axis(columns=None)
+    order = pd.MultiIndex.from_tuples(dict.fromkeys(zip(found.cost, pair)), names=["cost", "pair"])
+    return table.reindex(index=order, columns=["mean", *in_order(rows.strategy)]).rename_axis(columns=None)
 
 # %% ../../nbs/results/17_regimes.ipynb #b9a74ca9
 def rank_correlations(
@@ -352,8 +353,7 @@ def regime_sentences(
         said += difference_sentences(dearer, "The same at another cost, mean of the strategies", "")
     strategies = strategy_gains(rows, value)
     if len(strategies):
-        parts = [f"under {regime} {_verdicts(part)}" for regime, part in strategies.groupby("hp", sort=False)]
-        said.append(f"**Strategies against random**, {strategies.n.min()} seeds: {'; '.join(parts)}.")
+        said.append(f"**Strategies against random**, {strategies.n.min()} seeds: {_by_regime(strategies, rows)}.")
     agreement = rank_correlations(rows, value)
     if len(agreement):
         worst = agreement.sort_values("rho").iloc[0]
@@ -375,10 +375,24 @@ def _verdicts(found) -> str:  # of `many.against`
         if len(part):
             names = [f"{display_name(row.strategy)} ({row.difference:+.1f})" for row in part.itertuples()]
             words.append(f"{word} {'is' if len(part) == 1 else 'are'} {listed(names)}")
-    rest = found[~decided]
-    if len(rest):
-        words.append(f"not decided {'is' if len(rest) == 1 else 'are'} {listed(map(display_name, rest.strategy))}")
+    rest = list(map(display_name, found.strategy[~decided]))
+    if rest:
+        words.append(f"not decided {'is' if len(rest) == 1 else 'are'} {listed(rest)}")
     return ", ".join(words)
+
+def _by_regime(found, rows) -> str:  # of `strategy_gains`, `regime_rows`
+    "The verdicts under each regime that has any, in the study's order; then the regimes that have none."
+    parts = []
+    without = []
+    for regime in dict.fromkeys(rows.regime):
+        part = found[found.hp == regime]
+        if (part.p_column < LEVEL).any():
+            parts.append(f"under {regime} {_verdicts(part)}")
+        else:
+            without.append(regime)
+    if without:
+        parts.append(f"nothing is decided under {listed(without)}")
+    return "; ".join(parts)
 
 def cost_sentences(rows: pd.DataFrame) -> list[str]:
     "How far what was spent is from what was planned."
@@ -401,6 +415,36 @@ def plan_sentences(
     start = f"**Equal cost**: the plan of {'every regime' if not len(far) else 'all other regimes'} is {said} its total"
     parts = [f"{name} {100 * x:+.1f} %, the nearest that whole trials and folds allow" for name, x in far.items()]
     return ["; ".join([start, *parts]) + "."]
+
+def landscape_sentences(
+    rows: pd.DataFrame,  # of `landscape_rows`
+) -> list[str]:
+    "What choosing HPs by each judge costs against cross-validation, and where that is biased, as far as decided."
+    if not len(rows) or rows.seed.nunique() < MIN_SEEDS: return []
+    regret = rows[rows.judge != "test"].groupby(["judge", "seed"], as_index=False).regret.mean()
+    areas = regret.rename(columns={"judge": "strategy", "regret": "aubc"}).assign(hp="all")
+    cv = areas.aubc[areas.strategy == "cv"]
+    start = f"**Regret**, mean of the strategies, {len(cv)} seeds: {cv.mean():.1f} points by cross-validation"
+    parts = [f"{_change(row)} by {row.strategy}" for row in against(areas, "cv").itertuples()]
+    return [f"{start}; against that {listed(parts)}.", _bias_sentence(rows[rows.judge == "cv"])]
+
+def _change(row) -> str:  # of `many.against`
+    "-0.5 (-0.9 to -0.1); and that it is not decided."
+    text = f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f}"
+    return text + (")" if row.p_column < LEVEL else ", not decided)")
+
+def _bias_sentence(rows) -> str:  # of `landscape_rows`, of one judge
+    "Under which strategies cross-validation is biased; Holm over the strategies."
+    found = []
+    by_seed = rows.groupby(["strategy", "seed"]).bias.mean()
+    for strategy in in_order(rows.strategy):
+        bias = by_seed[strategy].to_numpy()
+        half = t_half_width(bias)
+        found.append((strategy, bias.mean(), bias.mean() - half, bias.mean() + half, float(paired_t(bias))))
+    frame = pd.DataFrame(found, columns=["strategy", "difference", "low", "high", "p"])
+    frame["p_column"] = holm(frame.p.to_numpy())
+    parts = [f"{_change(row)} under {display_name(row.strategy)}" for row in frame.itertuples()]
+    return f"**Bias** of cross-validation's estimate at the HPs that it chooses, points of accuracy: {listed(parts)}."
 
 _LOSSES = ("loss", "labels", "training")
 
