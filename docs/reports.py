@@ -18,6 +18,7 @@ REPORTS = {  # study → the notebook that it is rendered by
     "cifar100-linear": "results.ipynb",
     "cifar10-mlp": "results.ipynb",
     "regimes-digits": "regimes.ipynb",
+    "regimes-features": "regimes.ipynb",
 }
 
 
