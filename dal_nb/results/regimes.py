@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['regime_rows', 'regime_gains', 'strategy_gains', 'equal_cost_tests', 'more_cost_tests', 'regime_shares',
            'equal_cost_table', 'rank_correlations', 'rank_matrix', 'plot_cost', 'regime_table', 'practice_table',
-           'crossed_rows', 'cross_matrix', 'decomposed', 'landscape_rows', 'landscape_table', 'regime_sentences',
-           'cost_sentences', 'plan_sentences', 'landscape_sentences', 'cross_sentences']
+           'gains_table', 'crossed_rows', 'cross_matrix', 'decomposed', 'landscape_rows', 'landscape_table',
+           'regime_sentences', 'cost_sentences', 'plan_sentences', 'landscape_sentences', 'cross_sentences']
 
 # %% ../../nbs/results/17_regimes.ipynb #3d9c80fc
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ import pandas as pd
 from ..config import make_config
 from ..record import RunFolder
 from .curves import mean_interval
-from .many import against
+from .many import _difference_text, against
 from .mixed import share_table
 from .ranks import mean_tests
 from .statements import LEVEL, difference_sentences, listed
@@ -256,6 +256,24 @@ def practice_table(
     table = table.assign(cost=share, gain=table["mean"])
     table["runs_a_point"] = ((table.cost - share[base]) / table.gain).where(table.low > 0)
     return table.sort_values("cost")[["cost", "gain", "low", "high", "runs_a_point", "n"]]
+
+# %% ../../nbs/results/17_regimes.ipynb #c37c5550
+def gains_table(
+    studies: dict[str, pd.DataFrame],  # name → rows of `regime_rows`
+) -> pd.DataFrame:  # of texts: index regimes, columns cost and two of each study
+    "Points over the untuned run, mean of the strategies, with 95 % interval; * where Holm's p is below 5 %."
+    parts = []
+    cost = {}
+    for name, rows in studies.items():
+        cost |= rows.groupby("regime", sort=False).cost.first().to_dict()
+        for value, title in (("accuracy", "at the end"), ("aubc", "over all budgets")):
+            found = regime_gains(rows, value)
+            texts = {row.strategy: _difference_text(row) for row in found.itertuples()}
+            parts.append(pd.Series(texts, name=f"{name}, {title}", dtype=object))
+    order = [regime for regime in cost if any(regime in part for part in parts)]
+    table = pd.concat(parts, axis=1).reindex(order).fillna("")
+    table.insert(0, "cost", [cost[regime] for regime in order])
+    return table.rename_axis("regime")
 
 # %% ../../nbs/results/17_regimes.ipynb #5f27f2a1
 def crossed_rows(
