@@ -971,6 +971,8 @@ case(
     "GPUs that Ray cannot share", search(gpus_per_trial=1.5), "gpus_per_trial must be", "a fraction below 1 or a whole"
 )
 case("a negative number at a time", search(max_concurrent=-1), "max_concurrent must be", "0 or more")
+case("two at a time without Ray", search(ray_address="none", max_concurrent=2), "without Ray", "must be 1")
+case("cores without Ray", search(ray_address="none", cpus_per_trial=2), "without Ray", "cpus_per_trial", "at 0")
 case(
     "a search without a GPU",
     search(device="cuda:99" if GPU else "cuda", space=LR),

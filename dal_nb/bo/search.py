@@ -472,8 +472,7 @@ def search(
     n_folds = len(setup.cv.folds)
     with Progress(n_folds * wanted, n_folds * n_ended(folder.trials), enabled=progress) as show:
         if setup.bo.ray_address == _NO_RAY:
-            with use_threads(setup.cv.config.threads):
-                search_here(setup, Racing(setup, show, on_trial))
+            _search_without_ray(setup, Racing(setup, show, on_trial))
             return
         for _ in range(RETRIES + 1):
             if n_ended(folder.trials) >= wanted: return
@@ -485,6 +484,16 @@ def search(
     if errors:
         raise RuntimeError(f"A trial of {folder.path} failed again and again. The same command goes on where this one "
                            f"stopped. The last error: {_last_line(errors[-1])}\n{str(errors[-1])[-2000:]}")
+
+def _search_without_ray(setup, racing):
+    "As `search_here`, with the threads of a trial; an error says how to go on."
+    try:
+        with use_threads(setup.cv.config.threads):
+            search_here(setup, racing)
+    except Exception as error:
+        path = setup.folder.path
+        raise RuntimeError(f"A trial of {path} failed. The same command goes on where this one stopped. "
+                           f"{type(error).__name__}: {error}") from error
 
 def _last_line(error: Exception) -> str:
     "The line of an error of Ray's that says what has happened: the last one of the traceback in it."
@@ -529,7 +538,9 @@ def test_last_model(setup: BOSetup, hps: dict[str, object]) -> dict[str, object]
     bo = setup.bo
     config = replace(setup.cv.config, **hps)
     task = (setup.data, setup.indices, config, setup.cv.seed, setup.cycle)
-    if bo.ray_address == _NO_RAY: return fit_and_test(*task)
+    if bo.ray_address == _NO_RAY:
+        with use_threads(torch.get_num_threads()):  # as they are when it is done
+            return fit_and_test(*task)
     job = ray.remote(fit_and_test).options(num_cpus=cpus_of_trial(setup), num_gpus=bo.gpus_per_trial)
     return ray.get(job.remote(*task))
 

@@ -62,8 +62,9 @@ def _facts(run, cycles, first) -> dict[str, object]:
     tuning = int(cycles.images_tuning.iloc[-1]) if "images_tuning" in cycles else 0
     images = int(cycles.images.sum()) + tuning
     untuned = training_cost(make_config(**{**vars(config), "tune_at": "never", "tune_val": 0.0}))
-    return dict(kind=f"{config.tune_at}, {config.tune_val}, {config.hps_from}", accuracy=float(accuracy[-1]), aubc=area,
-                images=images, share=images / untuned, planned=sum(planned_cost(config)))
+    kind = (config.tune_at, config.tune_val, config.hps_from, config.tune_space)
+    return dict(kind=str(kind), accuracy=float(accuracy[-1]), aubc=area, images=images, share=images / untuned,
+                planned=sum(planned_cost(config)))
 
 # %% ../../nbs/results/17_regimes.ipynb #cd2174bf
 def _cells(rows, value, compared, within) -> pd.DataFrame:
@@ -85,8 +86,10 @@ def regime_gains(
     base: str = "never",  # regime
 ) -> pd.DataFrame:  # as from `many.against`, regimes in the column strategy
     "Every regime minus the base, on the mean over strategies and HPs."
-    cells = _cells(rows, value, "regime", None).groupby(["strategy", "seed"], as_index=False).accuracy.mean()
-    return _gains(cells.assign(hp="mean of the strategies"), base)
+    cells = _cells(rows, value, "regime", None).groupby(["strategy", "seed"]).accuracy.agg(["mean", "size"])
+    whole = cells[cells["size"] == cells["size"].max()].reset_index()  # a mean over all strategies and HPs, or none
+    means = whole.rename(columns={"mean": "accuracy"}).assign(hp="mean of the strategies")
+    return _gains(means[["strategy", "hp", "seed", "accuracy"]], base)
 
 def strategy_gains(
     rows: pd.DataFrame,  # of `regime_rows`
@@ -119,7 +122,7 @@ def more_cost_tests(
     value: str = "accuracy",
 ) -> pd.DataFrame:  # as from `tests.paired_tests`
     "Paired tests of every regime with itself at another cost, on the mean over strategies and HPs."
-    kinds = [part for _, part in rows.groupby("kind", sort=False) if part.regime.nunique() > 1]
+    kinds = [part for _, part in rows.groupby("kind", sort=False) if part.cost.nunique() > 1]
     if not kinds: return pd.DataFrame()
     tests = pd.concat([mean_tests(_cells(part, value, "regime", None)) for part in kinds])
     return tests.assign(t_column=holm(tests.t_p.to_numpy(float)))
@@ -183,7 +186,7 @@ def plot_cost(
     value: str = "accuracy",
     ax=None,  # matplotlib axes; without any, new ones with a legend
 ):  # matplotlib axes
-    "Mean over strategies with its 95 % t interval over seeds against the images that were really trained on."
+    "Mean over strategies with its 95 % t interval over seeds against the images trained on; those of one cost apart."
     import matplotlib.pyplot as plt
     means = rows.groupby(["regime", "seed"], sort=False, as_index=False)[[value, "share"]].mean()
     points = mean_interval(means, ["regime"], value)
@@ -194,7 +197,8 @@ def plot_cost(
     of_regime = points.set_index("regime")
     kind = rows.groupby("regime", sort=False).kind.first()
     kinds = list(dict.fromkeys(kind))
-    place = _side_by_side(share.reindex(kind.index))
+    cost = rows.groupby("regime", sort=False).cost.first()
+    place = _side_by_side(share.reindex(kind.index), cost)
     for regime in kind.index:
         row = of_regime.loc[regime]
         half = 0 if np.isnan(row.low) else row["mean"] - row.low
@@ -213,10 +217,13 @@ def plot_cost(
     return ax
 
 # %% ../../nbs/results/17_regimes.ipynb #4ce18016
-def _side_by_side(share: pd.Series) -> pd.Series:  # of regimes, in untuned runs
-    "Places on a logarithmic axis: regimes that cost about the same stand beside each other."
-    group = (share.map(np.log10) / 0.2).round()
-    step = share.groupby(group).cumcount() - (share.groupby(group).transform("size") - 1) / 2
+def _side_by_side(
+    share: pd.Series,  # of regimes, in untuned runs
+    cost: pd.Series,  # as stated
+) -> pd.Series:
+    "Places on a logarithmic axis: regimes of one stated cost stand side by side, the cheapest first."
+    group = cost.where(cost != "-", share.map("{:.1f}".format))
+    step = share.groupby(group).rank(method="first") - (share.groupby(group).transform("size") + 1) / 2
     return share.groupby(group).transform("mean") * 1.09 ** step
 
 # %% ../../nbs/results/17_regimes.ipynb #dbe556f8
@@ -267,7 +274,10 @@ def gains_table(
     parts = []
     cost = {}
     for name, rows in studies.items():
-        cost |= rows.groupby("regime", sort=False).cost.first().to_dict()
+        stated = rows.groupby("regime", sort=False).cost.first().to_dict()
+        other = [regime for regime in stated if cost.get(regime, stated[regime]) != stated[regime]]
+        if other: raise ValueError(f"Two studies state other costs for {other[0]}: give it two names.")
+        cost |= stated
         for value, title in (("accuracy", "at the end"), ("aubc", "over all budgets")):
             found = regime_gains(rows, value)
             texts = {row.strategy: _difference_text(row) for row in found.itertuples()}
@@ -286,7 +296,7 @@ def crossed_rows(
     rows = []
     if not isinstance(study.grid.get("hp"), dict): return pd.DataFrame()
     if len(budgets):
-        study = replace(study, cross=dict(budget=list(budgets)))
+        study = replace(study, cross={**study.cross, "budget": list(budgets)})
     for crossing in study.experiments("cross"):
         folder = CrossFolder(crossing.folder)
         if not folder.is_complete: continue
@@ -367,8 +377,9 @@ def regime_sentences(
             said.append(f"**Against {base}**, mean of the strategies, {gained.n.min()} seeds: {_verdicts(gained)}.")
     equal = equal_cost_tests(rows, value)
     if len(equal):
-        what = "Regimes of one cost, mean of the strategies"
-        said += difference_sentences(equal.assign(hp=equal.cost), what, "at {}" if equal.cost.iloc[0] != "-" else "")
+        stated = equal.cost.iloc[0] != "-"
+        what = f"{'Regimes of one cost' if stated else 'All regimes, no cost stated'}, mean of the strategies"
+        said += difference_sentences(equal.assign(hp=equal.cost), what, "at {}" if stated else "")
     dearer = more_cost_tests(rows, value)
     if len(dearer):
         said += difference_sentences(dearer, "The same at another cost, mean of the strategies", "")
@@ -380,7 +391,7 @@ def regime_sentences(
         rho = agreement.rho
         said.append(
             f"**The order of the strategies**: rank correlations of regimes are {rho.min():.2f} to {rho.max():.2f}, "
-            f"half of them above {rho.median():.2f}; those of two halves of the seeds within the regimes of a pair "
+            f"their median {rho.median():.2f}; those of two halves of the seeds within the regimes of a pair "
             f"have the median {agreement.halves.median():.2f}. Nothing is tested here."
         )
     return said
@@ -433,7 +444,7 @@ def plan_sentences(
     if not len(off): return []
     far = off[off.abs() > TOLERANCE]
     said = f"within {100 * off.abs().max():.1f} % of" if not len(far) else f"within {100 * TOLERANCE:.0f} % of"
-    start = f"**Equal cost**: the plan of {'every regime' if not len(far) else 'all other regimes'} is {said} its total"
+    start = f"**Equal cost**: the plan of every {'other ' if len(far) else ''}regime with a stated cost is {said} it"
     parts = [f"{name} {100 * x:+.1f} %, the nearest that whole trials and folds allow" for name, x in far.items()]
     return ["; ".join([start, *parts]) + "."]
 
@@ -460,6 +471,7 @@ def _bias_sentence(rows) -> str:  # of `landscape_rows`, of one judge
     by_seed = rows.groupby(["strategy", "seed"]).bias.mean()
     for strategy in in_order(rows.strategy):
         bias = by_seed[strategy].to_numpy()
+        if len(bias) < MIN_SEEDS: continue
         half = t_half_width(bias)
         found.append((strategy, bias.mean(), bias.mean() - half, bias.mean() + half, float(paired_t(bias))))
     frame = pd.DataFrame(found, columns=["strategy", "difference", "low", "high", "p"])
@@ -470,7 +482,7 @@ def _bias_sentence(rows) -> str:  # of `landscape_rows`, of one judge
 _LOSSES = ("loss", "labels", "training")
 
 def cross_sentences(found: pd.DataFrame) -> list[str]:  # of `decomposed`
-    "Which losses are the labels', and which the training's, as far as an interval excludes zero."
+    "What of a loss is the labels', and what the training's, with intervals and without a verdict."
     said = []
     for row in found.itertuples():
         if row.n < MIN_SEEDS:
