@@ -103,8 +103,8 @@ def _check_bo(c):
         (min(c.budget, c.max_concurrent) >= 0, "budget and max_concurrent must be 0 or more"),
         (c.ray_address != _NO_RAY or c.max_concurrent == 1,
          f"without Ray there is one trial at a time: max_concurrent must be 1, got {c.max_concurrent}"),
-        (c.ray_address != _NO_RAY or not (c.cpus_per_trial or c.gpus_per_trial),
-         "without Ray nothing is set aside for a trial: leave cpus_per_trial and gpus_per_trial at 0"),
+        (c.ray_address != _NO_RAY or not c.cpus_per_trial,
+         "without Ray no cores are set aside for a trial: leave cpus_per_trial at 0"),
         (isinstance(c.space, dict), f"space must be a dict of ranges as in {json.dumps(SPACE)}, got {c.space!r}"),
     ]
     for fits, message in rules:
