@@ -396,6 +396,7 @@ def regime_sentences(
         )
     return said
 
+# %% ../../nbs/results/17_regimes.ipynb #15e13c1b
 def _verdicts(found) -> str:  # of `many.against`
     "Which are better, which worse, with the gain, and which are not decided."
     decided = found.p_column < LEVEL
@@ -426,6 +427,7 @@ def _by_regime(found, rows) -> str:  # of `strategy_gains`, `regime_rows`
         parts.append(f"nothing is decided under {listed(without)}")
     return "; ".join(parts)
 
+# %% ../../nbs/results/17_regimes.ipynb #c86bc956
 def cost_sentences(rows: pd.DataFrame) -> list[str]:
     "How far what was spent is from what was planned."
     off = rows.groupby("regime", sort=False).apply(
@@ -448,6 +450,7 @@ def plan_sentences(
     parts = [f"{name} {100 * x:+.1f} %, the nearest that whole trials and folds allow" for name, x in far.items()]
     return ["; ".join([start, *parts]) + "."]
 
+# %% ../../nbs/results/17_regimes.ipynb #b47b3feb
 def landscape_sentences(
     rows: pd.DataFrame,  # of `landscape_rows`
 ) -> list[str]:
@@ -479,6 +482,7 @@ def _bias_sentence(rows) -> str:  # of `landscape_rows`, of one judge
     parts = [f"{_change(row)} under {display_name(row.strategy)}" for row in frame.itertuples()]
     return f"**Bias** of cross-validation's estimate at the HPs that it chooses, points of accuracy: {listed(parts)}."
 
+# %% ../../nbs/results/17_regimes.ipynb #f1d87447
 _LOSSES = ("loss", "labels", "training")
 
 def cross_sentences(found: pd.DataFrame) -> list[str]:  # of `decomposed`
