@@ -10,6 +10,8 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from dal_nb.files import ARCHIVES
+
 LINK = re.compile(r"\]\((?!https?:|#|\.\./)(?=[\w/]+\.ipynb)")  # to another notebook
 NBS = Path(__file__).resolve().parents[1] / "nbs"
 REPORTS = {  # study → the notebook that it is rendered by
@@ -44,5 +46,5 @@ def make(study):
 
 if __name__ == "__main__":
     for study in sys.argv[1:] or REPORTS:
-        if any((NBS / "records" / name).exists() for name in (study, f"{study}.zip")):
+        if any((NBS / "records" / f"{study}{ending}").exists() for ending in ("", *ARCHIVES)):
             make(study)

@@ -276,7 +276,7 @@ def unread_text(records: Records) -> str:
 
 # %% ../../nbs/results/01_frames.ipynb #8c6839de
 def read_runs(
-    root: Path | str,  # folder, or a .zip archive of one
+    root: Path | str,  # folder, or an archive of one
 ) -> Records:
     "All runs and searches at or below `root`. Unfinished, damaged and wrong ones are there too, and marked."
     root = str(unpacked(root))

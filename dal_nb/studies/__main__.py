@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     add("--stage", choices=ALL_STAGES, help="only the runs, the searches, the crossed models, or the landscapes")
     add("--dry", action="store_true", help="print what there is to do and what it costs, and do nothing")
     add("--data-dir", help="where named data sets lie")
-    add("--records", metavar="FOLDER", help="only copy the records of what is there to this folder, or .zip file")
+    add("--records", metavar="FOLDER", help="only copy the records of what is there to this folder, .zip or .tar.xz")
     add("--predictions", action="store_true", help="with --records: copy the predictions for the test images, too")
     return words
 

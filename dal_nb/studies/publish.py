@@ -9,7 +9,7 @@ __all__ = ['RECORDS', 'PREDICTIONS', 'PRIVATE', 'PLACES', 'copy_records', 'recor
 import json
 from pathlib import Path
 
-from ..files import _is_zip, unpacked, write_archive
+from ..files import ARCHIVES, is_archive, unpacked, write_archive
 from ..record import find_runs
 from .grid import Study, repository_folders
 
@@ -43,7 +43,7 @@ def _public(path: Path, root: Path) -> bytes:
 # %% ../../nbs/studies/02_publish.ipynb #33dd0cb5
 def copy_records(
     root: str | Path,  # folder of a study's runs
-    dest: str | Path,  # the same layout is made below it; or in it, where it is the name of a .zip file
+    dest: str | Path,  # the same layout is made below it; or in it, where it is the name of an archive (.zip, .tar.xz)
     predictions: bool = False,  # those for the test images, too
 ) -> int:  # files copied
     "Copy the small files of all run folders and `remarks.md`, without checkpoints and without what names a machine."
@@ -54,7 +54,7 @@ def copy_records(
     files = {path.relative_to(root).as_posix(): _public(path, Path(root)) for path in found}
     if Path(root, "remarks.md").is_file():
         files["remarks.md"] = Path(root, "remarks.md").read_bytes()
-    if _is_zip(dest):
+    if is_archive(dest):
         Path(dest).parent.mkdir(parents=True, exist_ok=True)
         write_archive(dest, files)
         return len(files)
@@ -71,8 +71,9 @@ def records_of(
     "The folder with the published records of a study, unpacked if need be. `FileNotFoundError` where there are none."
     for place in repository_folders("nbs/records"):
         if (place / study.name).is_dir(): return place / study.name
-        archive = place / f"{study.name}.zip"
-        if archive.is_file(): return unpacked(archive)
+        for ending in ARCHIVES:
+            archive = place / f"{study.name}{ending}"
+            if archive.is_file(): return unpacked(archive)
     raise FileNotFoundError(
         f"There are no records of the study {study.name!r} in nbs/records, here or above. Published records lie in "
         f"a clone of the repository: work in one, or give the folder of the study's runs, {study.root}.")
