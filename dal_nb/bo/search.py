@@ -490,6 +490,7 @@ def _search_without_ray(setup, racing):
     try:
         with use_threads(setup.cv.config.threads):
             search_here(setup, racing)
+    except OSError: raise  # a full disk, which says so itself
     except Exception as error:
         path = setup.folder.path
         raise RuntimeError(f"A trial of {path} failed. The same command goes on where this one stopped. "
