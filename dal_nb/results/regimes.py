@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['regime_rows', 'regime_gains', 'strategy_gains', 'equal_cost_tests', 'more_cost_tests', 'regime_shares',
            'equal_cost_table', 'rank_correlations', 'rank_matrix', 'plot_cost', 'regime_table', 'practice_table',
-           'gains_table', 'crossed_rows', 'cross_matrix', 'decomposed', 'landscape_rows', 'landscape_table',
-           'regime_sentences', 'cost_sentences', 'plan_sentences', 'landscape_sentences', 'cross_sentences']
+           'gains_table', 'crossed_rows', 'cross_matrix', 'decomposed', 'label_gaps', 'landscape_rows',
+           'landscape_table', 'regime_sentences', 'cost_sentences', 'plan_sentences', 'landscape_sentences',
+           'cross_sentences', 'label_sentences']
 
 # %% ../../nbs/results/17_regimes.ipynb #3d9c80fc
 from collections.abc import Sequence
@@ -301,9 +302,11 @@ def crossed_rows(
         folder = CrossFolder(crossing.folder)
         if not folder.is_complete: continue
         names = {axis: name for axis, name in crossing.names.items() if axis != "hp"}
-        for row in folder.rows:
-            accuracy = 100 * row["test_accuracy"]
-            rows.append({**names, "selected": crossing.names["hp"], "trained": row["name"], "accuracy": accuracy})
+        selected = crossing.names["hp"]
+        accuracies = {selected: folder.record["task"]["test_accuracy"]}  # of the run's own model
+        accuracies |= {row["name"]: row["test_accuracy"] for row in folder.rows}
+        for name, accuracy in accuracies.items():
+            rows.append({**names, "selected": selected, "trained": name, "accuracy": 100 * accuracy})
     return pd.DataFrame(rows)
 
 def cross_matrix(rows: pd.DataFrame, strategy: str) -> pd.DataFrame:
@@ -322,6 +325,7 @@ def decomposed(
     for (strategy, hp), _ in diagonal[diagonal.selected != good].groupby(["strategy", "selected"], sort=False):
         part = rows[rows.strategy == strategy]
         by_pair = part.groupby(["selected", "trained", "seed"]).accuracy.mean()
+        if not {(good, good), (hp, good)} <= set(by_pair.index.droplevel("seed")): continue
         best = by_pair[good, good]
         mixed = by_pair[hp, good]
         own = by_pair[hp, hp]
@@ -333,6 +337,22 @@ def decomposed(
         found.append(row)
     order = {name: i for i, name in enumerate(in_order(row["strategy"] for row in found))}
     return pd.DataFrame(sorted(found, key=lambda row: (order[row["strategy"]], row["hp"])))
+
+# %% ../../nbs/results/17_regimes.ipynb #5f27f2a3
+def label_gaps(
+    rows: pd.DataFrame,  # of `crossed_rows`
+    base: str = "random",  # strategy
+) -> pd.DataFrame:  # as from `many.against`; selected, and trained or "B instead of A" in the column hp
+    "Every strategy minus the base, both with the labels of one HP, for each training and for each change of it."
+    found = []
+    for selected, part in rows.groupby("selected", sort=False):
+        cells = part.rename(columns={"trained": "hp"})[["strategy", "seed", "hp", "accuracy"]]
+        own = cells[cells.hp == selected].set_index(["strategy", "seed"]).accuracy
+        others = cells[cells.hp != selected]
+        before = own.reindex(pd.MultiIndex.from_frame(others[["strategy", "seed"]])).to_numpy()
+        changed = others.assign(accuracy=others.accuracy - before, hp=others.hp + f" instead of {selected}")
+        found.append(_gains(pd.concat([cells, changed.dropna()]), base).assign(selected=selected))
+    return pd.concat(found) if found else pd.DataFrame()
 
 # %% ../../nbs/results/17_regimes.ipynb #2ae6841b
 def landscape_rows(study: Study) -> pd.DataFrame:  # names, judge, regret, shift, bias (points, decades, points)
@@ -496,4 +516,13 @@ def cross_sentences(found: pd.DataFrame) -> list[str]:  # of `decomposed`
         values = {name: [getattr(row, name + end) for end in ("", "_low", "_high")] for name in _LOSSES}
         parts = [f"{name} {_with_interval(*found_)} points" for name, found_ in values.items()]
         said.append(f"**{row.strategy}, {row.hp}** against {row.good}, {row.n:.0f} seeds: {listed(parts)}.")
+    return said
+
+# %% ../../nbs/results/17_regimes.ipynb #f1d87448
+def label_sentences(found: pd.DataFrame) -> list[str]:  # of `label_gaps`
+    "Which labels are better and worse than random's with each training, and what a change of it gives them more."
+    said = []
+    for (selected, trained), part in found.groupby(["selected", "hp"], sort=False) if len(found) else []:
+        start = f"**Labels chosen under {selected}**, against random's, {part.n.min()} seeds, trained with {trained}"
+        said.append(f"{start}: {_verdicts(part)}.")
     return said
