@@ -106,9 +106,9 @@ def search_naively(
         trials.append(dict(hps=dict(trial.params), scores=scores, mean=mean, screen=screen))
     last = _finalist(trials, n_folds, direction) if prune and racing == "halving" else None
     if last is not None:
-        hps, scores = trials[last]["hps"], trials[last]["scores"]
-        scores += [fold(hps, k) for k in range(len(scores), n_folds)]
-        trials[last]["mean"] = float(np.mean(scores))
+        best = trials[last]
+        best["scores"] += [fold(best["hps"], k) for k in range(len(best["scores"]), n_folds)]
+        best["mean"] = float(np.mean(best["scores"]))
     return trials
 
 def _is_behind(

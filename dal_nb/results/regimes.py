@@ -405,7 +405,8 @@ def regime_sentences(
         said += difference_sentences(dearer, "The same at another cost, mean of the strategies", "")
     strategies = strategy_gains(rows, value)
     if len(strategies):
-        said.append(f"**Strategies against random**, {strategies.n.min()} seeds: {_by_regime(strategies, rows)}.")
+        regimes = dict.fromkeys(rows.regime)
+        said.append(f"**Strategies against random**, {strategies.n.min()} seeds: {_by_column(strategies, regimes)}.")
     agreement = rank_correlations(rows, value)
     if len(agreement):
         rho = agreement.rho
@@ -433,18 +434,18 @@ def _verdicts(found) -> str:  # of `many.against`
         words.append(f"not decided {'is' if len(rest) == 1 else 'are'} {listed(rest)}")
     return ", ".join(words)
 
-def _by_regime(found, rows) -> str:  # of `strategy_gains`, `regime_rows`
-    "The verdicts under each regime that has any, in the study's order; then the regimes that have none."
+def _by_column(found, names, word="under") -> str:  # found: of `strategy_gains`, or `label_gaps`
+    "The verdicts under each of the names that has any, in their order; then the names that have none."
     parts = []
     without = []
-    for regime in dict.fromkeys(rows.regime):
-        part = found[found.hp == regime]
+    for name in names:
+        part = found[found.hp == name]
         if (part.p_column < LEVEL).any():
-            parts.append(f"under {regime} {_verdicts(part)}")
+            parts.append(f"{word} {name} {_verdicts(part)}")
         else:
-            without.append(regime)
+            without.append(name)
     if without:
-        parts.append(f"nothing is decided under {listed(without)}")
+        parts.append(f"nothing is decided {word} {listed(without)}")
     return "; ".join(parts)
 
 # %% ../../nbs/results/17_regimes.ipynb #c86bc956
@@ -522,7 +523,10 @@ def cross_sentences(found: pd.DataFrame) -> list[str]:  # of `decomposed`
 def label_sentences(found: pd.DataFrame) -> list[str]:  # of `label_gaps`
     "Which labels are better and worse than random's with each training, and what a change of it gives them more."
     said = []
-    for (selected, trained), part in found.groupby(["selected", "hp"], sort=False) if len(found) else []:
-        start = f"**Labels chosen under {selected}**, against random's, {part.n.min()} seeds, trained with {trained}"
-        said.append(f"{start}: {_verdicts(part)}.")
+    for selected, part in found.groupby("selected", sort=False) if len(found) else []:
+        of_change = part.hp.str.endswith(f" instead of {selected}")
+        parts = {"against random's": part[~of_change], "what is gained more than by random": part[of_change]}
+        for what, rows in parts.items():
+            start = f"**Labels chosen under {selected}**, {what}, {part.n.min()} seeds"
+            said.append(f"{start}: {_by_column(rows, dict.fromkeys(rows.hp), 'with')}.")
     return said
