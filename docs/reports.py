@@ -21,6 +21,9 @@ REPORTS = {  # study → the notebook that it is rendered by
     "cifar10-mlp": "results.ipynb",
     "regimes-digits": "regimes.ipynb",
     "regimes-features": "regimes.ipynb",
+    "regimes-features-mlp": "regimes.ipynb",
+    "regimes-features100": "regimes.ipynb",
+    "cifar10-small": "results.ipynb",
 }
 
 

@@ -64,7 +64,7 @@ class BOConfig:
     n_folds: int = 5  # of the cross-validation
     sampler: str = "tpe"  # tpe or gp
     prune: bool = True  # stop poor trials after a few folds
-    racing: str = "percentile"  # which trials are stopped then; screened, halving: a short training comes first
+    racing: str = "percentile"  # which trials are stopped then; screened: a short training decides on the first fold
     space: dict = field(default_factory=lambda: dict(SPACE))  # hyperparameter → range; or its JSON text
     seed: int = -1  # of folds, trainings and search; -1: the run's own
     max_concurrent: int = 1  # trials at a time, 0: as many as fit; 1: repeatable to the last proposal

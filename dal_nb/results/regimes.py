@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['regime_rows', 'regime_gains', 'strategy_gains', 'equal_cost_tests', 'more_cost_tests', 'regime_shares',
            'equal_cost_table', 'rank_correlations', 'rank_matrix', 'plot_cost', 'regime_table', 'practice_table',
-           'gains_table', 'crossed_rows', 'cross_matrix', 'decomposed', 'label_gaps', 'landscape_rows',
-           'landscape_table', 'regime_sentences', 'cost_sentences', 'plan_sentences', 'landscape_sentences',
-           'cross_sentences', 'label_sentences']
+           'gains_table', 'crossed_rows', 'cross_matrix', 'decomposed', 'label_gaps', 'plot_trainings',
+           'landscape_rows', 'landscape_table', 'regime_sentences', 'cost_sentences', 'plan_sentences',
+           'landscape_sentences', 'cross_sentences', 'label_sentences']
 
 # %% ../../nbs/results/17_regimes.ipynb #3d9c80fc
 from collections.abc import Sequence
@@ -353,6 +353,29 @@ def label_gaps(
         changed = others.assign(accuracy=others.accuracy - before, hp=others.hp + f" instead of {selected}")
         found.append(_gains(pd.concat([cells, changed.dropna()]), base).assign(selected=selected))
     return pd.concat(found) if found else pd.DataFrame()
+
+# %% ../../nbs/results/17_regimes.ipynb #5f27f2a5
+def plot_trainings(
+    rows: pd.DataFrame,  # of `crossed_rows`, of one selection HP
+    ax=None,  # matplotlib axes; new ones unless given
+):  # matplotlib axes
+    "Accuracy of each strategy's labels with each training: a dot for each seed, a line for their mean."
+    import matplotlib.pyplot as plt
+    ax = ax or plt.subplots(figsize=(4.8, 3.2), layout="constrained")[1]
+    names = in_order(rows.strategy)
+    trainings = list(dict.fromkeys(rows.trained))
+    for j, training in enumerate(trainings):
+        part = rows[rows.trained == training]
+        x = part.strategy.map(names.index) + 0.24 * (j - (len(trainings) - 1) / 2)
+        ax.plot(x, part.accuracy, "o", color=f"C{j}", ms=4, alpha=0.6)
+        means = part.groupby(x).accuracy.mean()
+        ax.plot(means.index, means, "_", color=f"C{j}", ms=18, mew=2.5, label=f"trained with {training}")
+    ax.set_xticks(range(len(names)), list(map(display_name, names)))
+    ax.set(ylabel="test accuracy (%)", title=f"labels chosen under {rows.selected.iloc[0]}")
+    ax.grid(axis="y", alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
 
 # %% ../../nbs/results/17_regimes.ipynb #2ae6841b
 def landscape_rows(study: Study) -> pd.DataFrame:  # names, judge, regret, shift, bias (points, decades, points)
