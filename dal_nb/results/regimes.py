@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['regime_rows', 'regime_gains', 'strategy_gains', 'equal_cost_tests', 'more_cost_tests', 'regime_shares',
            'equal_cost_table', 'rank_correlations', 'rank_matrix', 'plot_cost', 'regime_table', 'practice_table',
-           'gains_table', 'crossed_rows', 'cross_matrix', 'decomposed', 'label_gaps', 'plot_trainings',
+           'gains_table', 'crossed_rows', 'cross_matrix', 'decomposed', 'label_gaps', 'label_table', 'plot_trainings',
            'landscape_rows', 'landscape_table', 'regime_sentences', 'cost_sentences', 'plan_sentences',
            'landscape_sentences', 'cross_sentences', 'label_sentences']
 
@@ -353,6 +353,16 @@ def label_gaps(
         changed = others.assign(accuracy=others.accuracy - before, hp=others.hp + f" instead of {selected}")
         found.append(_gains(pd.concat([cells, changed.dropna()]), base).assign(selected=selected))
     return pd.concat(found) if found else pd.DataFrame()
+
+# %% ../../nbs/results/17_regimes.ipynb #5f27f2a7
+def label_table(
+    found: pd.DataFrame,  # of `label_gaps`
+) -> pd.DataFrame:  # of texts: index (selected, trained with), columns strategies
+    "Points over the base with 95 % interval; * where Holm's p over the strategies is below 5 %."
+    texts = found.assign(text=[_difference_text(row) for row in found.itertuples()])
+    table = texts.pivot(index=["selected", "hp"], columns="strategy", values="text")
+    order = pd.MultiIndex.from_tuples(dict.fromkeys(zip(found.selected, found.hp)), names=["selected", "trained with"])
+    return table.reindex(index=order, columns=in_order(found.strategy)).fillna("").rename(columns=display_name)
 
 # %% ../../nbs/results/17_regimes.ipynb #5f27f2a5
 def plot_trainings(

@@ -194,6 +194,11 @@ CAPTIONS |= {
         "Test accuracy with {budget} labels, means over {seeds} seeds, per cent. Rows: the HP that chose the labels. "
         "Columns: the HP that the model was trained with."
     ),
+    "labels": (
+        "Each strategy's labels against random's with {budget} labels, points of test accuracy, both trained with one "
+        "HP; and what another HP gives more. In brackets the 95 % interval over {seeds} seeds, * where Holm's p over "
+        "the strategies is below 5 %."
+    ),
     "against-picture": (
         "Area under the budget curve minus that of {baseline}, the best mean on top: means over seeds with 95 % "
         "intervals, each for itself. Filled: decided after Holm's correction over the strategies of an HP."
