@@ -37,8 +37,10 @@ def make(study):
     command = f"`python docs/reports.py {study}`"
     words = f"Rendered from its records by {command}, as [{REPORTS[study]}](../{REPORTS[study]}) does it."
     notebook.cells[0].source = f"# The study {study}\n\n> {words}"
-    notebook.cells.insert(1, nbformat.v4.new_raw_cell("---\nskip_exec: true\n---"))
+    notebook.cells.insert(1, nbformat.v4.new_raw_cell("---\nskip_exec: true\n---", id="skip-exec"))
     for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"  # the same in the next rendering
         if cell.cell_type == "markdown":
             cell.source = LINK.sub("](../", cell.source)
         cell.metadata = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}

@@ -81,16 +81,19 @@ def _gains(cells, baseline) -> pd.DataFrame:
     there = means[means.hp.isin(set(means.hp[means.strategy == baseline]))]
     return against(there, baseline) if len(there) else pd.DataFrame(columns=["hp", "strategy", "p_column"])
 
+def _over_strategies(rows, value) -> pd.DataFrame:  # strategy (the regime), seed, accuracy
+    "The mean of each regime and seed over all strategies and HPs, where none of them is missing."
+    cells = _cells(rows, value, "regime", None).groupby(["strategy", "seed"]).accuracy.agg(["mean", "size"])
+    whole = cells[cells["size"] == cells["size"].max()].reset_index()
+    return whole.rename(columns={"mean": "accuracy"})[["strategy", "seed", "accuracy"]]
+
 def regime_gains(
     rows: pd.DataFrame,  # of `regime_rows`
     value: str = "accuracy",
     base: str = "never",  # regime
 ) -> pd.DataFrame:  # as from `many.against`, regimes in the column strategy
     "Every regime minus the base, on the mean over strategies and HPs."
-    cells = _cells(rows, value, "regime", None).groupby(["strategy", "seed"]).accuracy.agg(["mean", "size"])
-    whole = cells[cells["size"] == cells["size"].max()].reset_index()  # a mean over all strategies and HPs, or none
-    means = whole.rename(columns={"mean": "accuracy"}).assign(hp="mean of the strategies")
-    return _gains(means[["strategy", "hp", "seed", "accuracy"]], base)
+    return _gains(_over_strategies(rows, value).assign(hp="mean of the strategies"), base)
 
 def strategy_gains(
     rows: pd.DataFrame,  # of `regime_rows`
@@ -258,11 +261,11 @@ def practice_table(
     base: str = "never",  # regime
 ) -> pd.DataFrame:  # index regimes; cost (untuned runs), gain (points), low, high (95 %), runs_a_point, n
     "The gain of each regime over an untuned run, and its price; empty where the base is missing."
-    by_seed = rows.pivot_table(index="seed", columns="regime", values=value)
+    by_seed = _over_strategies(rows, value).pivot(index="seed", columns="strategy", values="accuracy")
     if base not in by_seed: return pd.DataFrame()
     share = rows.groupby("regime").share.mean()
     gains = by_seed.drop(columns=base).sub(by_seed[base], axis=0).melt(ignore_index=False, value_name="gain").dropna()
-    table = mean_interval(gains.reset_index(), ["regime"], "gain").set_index("regime")
+    table = mean_interval(gains.reset_index(), ["strategy"], "gain").set_index("strategy").rename_axis("regime")
     table = table.assign(cost=share, gain=table["mean"])
     table["runs_a_point"] = ((table.cost - share[base]) / table.gain).where(table.low > 0)
     return table.sort_values("cost")[["cost", "gain", "low", "high", "runs_a_point", "n"]]
