@@ -170,6 +170,10 @@ def _embed(
     rows = []
     for x in getattr(self.data, f"x_{part}")[start:stop].split(self.config.batch_size):
         out = embed(self.backbone, x.to(self.device)).float().cpu().numpy()
+        width = self.marks["features"]
+        if out.shape[1] != width:
+            raise ValueError(f"The backbone {self.backbone.name!r} returned {out.shape[1]} features an image in a "
+                             f"batch of {len(x)}, and {width} when it was tried. It must always return as many.")
         rows.append(_as_half(out, f"The backbone {self.backbone.name!r}"))
         step(len(x))
     return np.concatenate(rows)

@@ -199,7 +199,7 @@ def lock(self: RunFolder) -> Iterator[RunFolder]:
     lock = self._acquire()
     owner = self.path / "owner.json"
     try:
-        for left in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+        for left in (*self.path.glob(".*.tmp"), *self.path.glob("trials/.*.tmp")):  # of a process that was killed
             left.unlink(missing_ok=True)
         write_json(owner, dict(pid=os.getpid(), host=socket.gethostname(), since=time.strftime("%Y-%m-%d %H:%M:%S")))
         yield self

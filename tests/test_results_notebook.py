@@ -148,6 +148,12 @@ def test_an_unfinished_study(tmp_path):
     assert "70.00 ± 2.31 (n=4)" in flat  # the AUBC of random under HP 4, of the runs that have come to the end
 
 
+def test_a_strategy_without_searches(tmp_path):
+    write_study(tmp_path / "runs", al, lambda strategy, *key: None if strategy == "coreset" else bo(strategy, *key))
+    rows = cells(report(tmp_path, tmp_path / "runs")[1], 100)
+    assert rows["Core-Sets"].count("missing") == 4 and "missing" not in rows["Random"]
+
+
 def test_every_figure_and_table_is_written(tmp_path):
     write_study(tmp_path / "runs", al, bo)
     (tmp_path / "runs" / "remarks.md").write_text("What a person has seen.")

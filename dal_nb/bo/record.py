@@ -12,6 +12,7 @@ __all__ = ['BO_PRESETS', 'BO_ADDED', 'BO_PLACE', 'BOConfig', 'make_bo_config', '
 import json
 import math
 import re
+import warnings
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -64,7 +65,7 @@ class BOConfig:
     n_folds: int = 5  # of the cross-validation
     sampler: str = "tpe"  # tpe or gp
     prune: bool = True  # stop poor trials after a few folds
-    racing: str = "percentile"  # which trials are stopped then; screened: a short training decides on the first fold
+    racing: str = "percentile"  # which trials are stopped then; screened, halving: a short training comes first
     space: dict = field(default_factory=lambda: dict(SPACE))  # hyperparameter → range; or its JSON text
     seed: int = -1  # of folds, trainings and search; -1: the run's own
     max_concurrent: int = 1  # trials at a time, 0: as many as fit; 1: repeatable to the last proposal
@@ -127,7 +128,11 @@ def make_bo_config(
     for name in parameters:
         if name not in names: raise unknown_name("parameter", name, [*names, "preset"])
     given = {name: value for name, value in parameters.items() if value is not None}
-    return BOConfig(**{**BO_PRESETS[preset], **given})
+    config = BOConfig(**{**BO_PRESETS[preset], **given})
+    if "racing" in given and not config.prune:
+        words = f"racing={config.racing!r} has no effect with prune=False (preset={preset!r})"
+        warnings.warn(f"{words}: every trial gets all folds. prune=True stops the poor ones.", stacklevel=2)
+    return config
 
 # %% ../../nbs/bo/04_record.ipynb #9f5ca9b0
 def _read_object(path: Path) -> dict:

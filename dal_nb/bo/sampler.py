@@ -7,13 +7,14 @@ __all__ = ['SAMPLERS', 'SeededSampler']
 
 # %% ../../nbs/bo/02_sampler.ipynb #29d33975
 import warnings
+from collections.abc import Callable
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, without ipywidgets; our progress needs none
     import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from ..lookup import unknown_name
 from ..seeds import seed_for
@@ -31,29 +32,46 @@ class SeededSampler(BaseSampler):
         name: str,  # a key of SAMPLERS
         seed: int,  # of the search
         parallel: bool = False,  # TPE: treat running trials as poor ones, so as not to try the same point twice
+        value_of: Callable[[dict], float] | None = None,  # hyperparameters → what the sampler sees as their value
     ):
         if name not in SAMPLERS: raise unknown_name("sampler", name, SAMPLERS)
         self.name = name
         self.seed = seed
         self.options = dict(constant_liar=True) if parallel and name == "tpe" else {}
-        self.number = None  # of the trial that `inner` is for
+        self.value_of = value_of
+        self.number = None  # of the trial that `inner` and `view` are for
         self.inner = None
+        self.view = None
 
-    def at(self, trial: FrozenTrial) -> BaseSampler:
-        "The sampler of one trial."
+    def at(self, study: optuna.Study, trial: FrozenTrial) -> tuple[BaseSampler, optuna.Study, FrozenTrial]:
+        "The sampler of one trial, and what it is to be asked with."
         if trial.number != self.number:
             self.number = trial.number
+            self.view = self.seen(study)
             seed = seed_for(self.seed, "search", trial.number) % 2**32
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self.inner = SAMPLERS[self.name](seed=seed, **self.options)
-        return self.inner
+        return self.inner, self.view, trial
+
+    def seen(self, study: optuna.Study) -> optuna.Study:
+        "The study with the values that the sampler is to see."
+        if self.value_of is None: return study
+        view = optuna.create_study(direction=study.direction)
+        for trial in study.get_trials():
+            if trial.state == TrialState.COMPLETE:
+                trial.value = self.value_of(trial.params)
+            view.add_trial(trial)
+        return view
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self.at(trial).infer_relative_search_space(study, trial)
+        inner, *asked = self.at(study, trial)
+        return inner.infer_relative_search_space(*asked)
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict) -> dict[str, object]:
-        return self.at(trial).sample_relative(study, trial, search_space)
+        inner, *asked = self.at(study, trial)
+        return inner.sample_relative(*asked, search_space)
 
     def sample_independent(self, study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> object:
-        return self.at(trial).sample_independent(study, trial, name, distribution)
+        inner, *asked = self.at(study, trial)
+        return inner.sample_independent(*asked, name, distribution)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['IMPOSSIBLE', 'RETRIES', 'search_naively', 'trial_reports', 'run_trial', 'Racing', 'private_folder',
-           'environment_of_ray', 'own_cluster', 'other_cluster', 'engine', 'study_from_record', 'cpus_of_trial',
-           'EndRoundWhenTrialIsLost', 'n_ended', 'make_tuner', 'search_round', 'search_here', 'search', 'fit_and_test',
-           'best_trial', 'images_of', 'test_last_model', 'finish', 'run_bo', 'do_search']
+           'environment_of_ray', 'own_cluster', 'other_cluster', 'engine', 'study_from_record', 'sampler_of',
+           'cpus_of_trial', 'EndRoundWhenTrialIsLost', 'n_ended', 'make_tuner', 'search_round', 'search_here', 'search',
+           'fit_and_test', 'best_trial', 'images_of', 'test_last_model', 'finish', 'run_bo', 'do_search']
 
 # %% ../../nbs/bo/05_search.ipynb #555e20da
 import json
@@ -38,7 +38,9 @@ from fastcore.basics import patch
 from dal_nb.bo.folds import (
     OBJECTIVES, CrossValidation, fit_and_predict, fold_score, images_trained, run_fold, worst_score,
 )
-from .racing import DIRECTIONS, fails_screening, short_hps, should_prune
+from dal_nb.bo.racing import (
+    DIRECTIONS, fails_rung, fails_screening, finalist, likely_means, short_hps, should_prune,
+)
 from dal_nb.bo.record import (
     _NO_RAY, BOConfig, BOFolder, BOSetup, begin_bo, prepare_bo, screen_score, trial_mean, trial_scores,
 )
@@ -75,33 +77,67 @@ def search_naively(
     prune: bool = False,
     worst: float = 0.0,  # score of a trial that cannot be
     starts: Sequence[dict] = (),  # hyperparameters that are tried after the run's own
-    racing: str = "percentile",  # or screened
+    racing: str = "percentile",  # or screened, halving
     **rule,  # percentile, first_folds of `should_prune`
 ) -> list[dict]:  # one a trial: hps, scores, mean; screen
     "The search without engine, record or resume."
     ranges = distributions(space, config)
-    study = optuna.create_study(direction=DIRECTIONS[direction], sampler=SeededSampler(sampler, seed))
+    trials = []
+    def likely(hps): return _likely(trials, n_folds, worst)[_key(hps)]
+    sampler = SeededSampler(sampler, seed, value_of=likely if prune and racing == "halving" else None)
+    study = optuna.create_study(direction=DIRECTIONS[direction], sampler=sampler)
     for hps in (own_hps(space, config), *starts):
         study.enqueue_trial(hps)
-    trials = []
     for number in range(n_trials):
         trial = study.ask(ranges)
-        finished = [t["scores"] for t in trials if len(t["scores"]) == n_folds]
         scores = []
         screen = None
         goes_on = recipe_of(config, trial.params) is not None
-        if goes_on and prune and racing == "screened":
+        if goes_on and prune and racing != "percentile":
             screen = fold(short_hps(config, trial.params), 0)
             others = [t["screen"] for t in trials if t["screen"] is not None]
-            goes_on = number == 0 or not fails_screening(others, screen, direction)
+            goes_on = number == 0 or not fails_screening(others, screen, direction, racing)
         while goes_on and len(scores) < n_folds:
             scores.append(fold(trial.params, len(scores)))
             in_race = prune and number > 0 and len(scores) < n_folds
-            goes_on = not (in_race and should_prune(finished, scores, direction, **rule))
+            goes_on = not (in_race and _is_behind(trials, scores, n_folds, direction, racing, **rule))
         mean = float(np.mean(scores)) if scores else worst if screen is None else screen
         study.tell(trial, mean)
         trials.append(dict(hps=dict(trial.params), scores=scores, mean=mean, screen=screen))
+    last = _finalist(trials, n_folds, direction) if prune and racing == "halving" else None
+    if last is not None:
+        best = trials[last]
+        best["scores"] += [fold(best["hps"], k) for k in range(len(best["scores"]), n_folds)]
+        best["mean"] = float(np.mean(best["scores"]))
     return trials
+
+def _is_behind(
+    trials: list[dict],  # hps, scores, screen; of the trials before
+    scores: list[float],  # of this trial, so far
+    n_folds: int,
+    direction: str,
+    racing: str,
+    **rule,
+) -> bool:
+    "Is a trial to be stopped after a fold?"
+    others = [t["scores"] for t in trials]
+    if racing == "halving": return fails_rung(others, scores, direction)
+    return should_prune([s for s in others if len(s) == n_folds], scores, direction, **rule)
+
+def _finalist(trials, n_folds, direction) -> int | None:
+    "The number of the trial that `halving` completes at the end."
+    return finalist([t["screen"] for t in trials], [t["scores"] for t in trials], n_folds, direction)
+
+def _likely(
+    trials: list[dict],  # hps, scores, screen
+    n_folds: int,
+    worst: float,  # of a trial that cannot be
+) -> dict[str, float]:  # hyperparameters, as JSON → likely mean
+    "What a sampler sees with `racing=\"halving\"`."
+    means = likely_means([t["screen"] for t in trials], [t["scores"] for t in trials], n_folds)
+    return {_key(t["hps"]): worst if m is None else m for t, m in zip(trials, means)}
+
+def _key(hps): return json.dumps(hps, sort_keys=True)
 
 # %% ../../nbs/bo/05_search.ipynb #43f7c476
 def _recorded_folds(
@@ -242,18 +278,44 @@ def is_screened_out(self: Racing, trial: dict, fold: int) -> bool:
     "Does a trial end with its screening? Never the run's own setting, nor one that has folds already."
     if trial["trial"] == 0 or trial["folds"]: return False
     others = [screen_score(t, *self.measure) for t in self.trials if t is not trial and "screen" in t]
-    return fails_screening(others, screen_score(trial, *self.measure), OBJECTIVES[self.setup.bo.objective])
+    bo = self.setup.bo
+    return fails_screening(others, screen_score(trial, *self.measure), OBJECTIVES[bo.objective], bo.racing)
 
 @patch
 def falls_behind(self: Racing, trial: dict, fold: int) -> bool:
-    "Is a trial to be stopped after a fold? Never the run's own setting."
-    if not self.setup.bo.prune or trial["trial"] == 0: return False
-    others = [trial_scores(t, *self.measure) for t in self.trials if t is not trial]
-    full = [scores for scores in others if len(scores) == len(self.setup.cv.folds)]
+    "Is a trial to be stopped after a fold? Never the run's own setting, nor the finalist."
+    bo = self.setup.bo
+    if not bo.prune or trial["trial"] == 0 or trial.get("finalist"): return False
+    others = [self.scored(t) for t in self.trials if t is not trial]
     scores = trial_scores(trial, *self.measure)[:fold + 1]
-    return should_prune(full, scores, OBJECTIVES[self.setup.bo.objective])
+    return _is_behind(others, scores, len(self.setup.cv.folds), OBJECTIVES[bo.objective], bo.racing)
+
+@patch
+def scored(self: Racing, trial: dict) -> dict:
+    "A trial as the naive search has it."
+    scores = trial_scores(trial, *self.measure)
+    return dict(hps=trial["hps"], scores=scores, screen=screen_score(trial, *self.measure))
+
+@patch
+def likely_mean(self: Racing, hps: dict) -> float:
+    "What the sampler sees of a trial that has ended, with `racing=\"halving\"`."
+    ended = [self.scored(t) for t in self.trials if t["state"] != "running"]
+    return _likely(ended, len(self.setup.cv.folds), worst_score(*self.measure))[_key(hps)]
 
 # %% ../../nbs/bo/05_search.ipynb #b6d896c7
+@patch
+def open_finalist(self: Racing) -> bool:
+    "With `racing=\"halving\"`, when all trials have ended, let the finalist run again. Was there one to be opened?"
+    bo = self.setup.bo
+    if not bo.prune or bo.racing != "halving" or any(t.get("finalist") for t in self.trials): return False
+    trials = [self.scored(t) for t in self.trials]
+    number = _finalist(trials, len(self.setup.cv.folds), OBJECTIVES[bo.objective])
+    if number is None: return False
+    self.trials[number] |= dict(state="running", finalist=True)
+    self.setup.folder.save_trial(self.trials[number])
+    return True
+
+# %% ../../nbs/bo/05_search.ipynb #b6d896c8
 @patch
 def show_progress(self: Racing):
     "Show how far the search is."
@@ -384,6 +446,12 @@ def study_from_record(
     return storage
 
 # %% ../../nbs/bo/05_search.ipynb #a63e1f6f
+def sampler_of(setup: BOSetup, racing: Racing) -> SeededSampler:
+    "Who proposes, and what it sees of the trials."
+    bo = setup.bo
+    value_of = racing.likely_mean if bo.prune and bo.racing == "halving" else None
+    return SeededSampler(bo.sampler, setup.cv.seed, parallel=bo.max_concurrent != 1, value_of=value_of)
+
 def cpus_of_trial(setup: BOSetup) -> float:
     "Cores that Ray sets aside for a trial; no more than there are, for threads can share a core."
     return setup.bo.cpus_per_trial or min(setup.cv.config.threads, ray.cluster_resources().get("CPU", 1))
@@ -412,11 +480,11 @@ def make_tuner(setup: BOSetup, racing: Racing) -> tune.Tuner:
     searcher = OptunaSearch(
         distributions(bo.space, setup.cv.config), metric="score", mode=OBJECTIVES[bo.objective],
         storage=study_from_record(setup, trials), study_name="bo",
-        sampler=SeededSampler(bo.sampler, setup.cv.seed, parallel=bo.max_concurrent != 1),
+        sampler=sampler_of(setup, racing),
     )
     trainable = tune.with_parameters(
         run_trial, cv=setup.cv, path=str(setup.folder.path), objective=bo.objective,
-        screened=bo.prune and bo.racing == "screened",
+        screened=bo.prune and bo.racing != "percentile",
     )
     return tune.Tuner(
         tune.with_resources(trainable, dict(cpu=cpus_of_trial(setup), gpu=bo.gpus_per_trial)),
@@ -446,10 +514,9 @@ def search_here(
     "Do the trials that are missing in this process."
     bo = setup.bo
     ranges = distributions(bo.space, setup.cv.config)
-    screened = bo.prune and bo.racing == "screened"
-    sampler = SeededSampler(bo.sampler, setup.cv.seed)
+    screened = bo.prune and bo.racing != "percentile"
     storage = study_from_record(setup, racing.trials)
-    study = optuna.load_study(study_name="bo", storage=storage, sampler=sampler)
+    study = optuna.load_study(study_name="bo", storage=storage, sampler=sampler_of(setup, racing))
     while n_ended(racing.trials) < bo.n_trials:
         proposal = study.ask(ranges)
         trial = SimpleNamespace(trial_id=proposal.number, config=proposal.params)
@@ -467,29 +534,35 @@ def search(
     on_trial: Callable[[dict], None] | None = None,  # called with each trial that has ended
 ):
     "Run the missing trials. `RuntimeError` where one fails again and again, `KeyboardInterrupt` where it was stopped."
-    wanted = setup.bo.n_trials
-    folder = setup.folder
+    do_missing = _search_without_ray if setup.bo.ray_address == _NO_RAY else _search_with_ray
     n_folds = len(setup.cv.folds)
-    with Progress(n_folds * wanted, n_folds * n_ended(folder.trials), enabled=progress) as show:
-        if setup.bo.ray_address == _NO_RAY:
-            _search_without_ray(setup, Racing(setup, show, on_trial))
-            return
-        for _ in range(RETRIES + 1):
-            if n_ended(folder.trials) >= wanted: return
-            errors = search_round(setup, Racing(setup, show, on_trial))
-            died = errors and isinstance(errors[-1], ray.exceptions.RayActorError)
-            if errors and not died: break  # the same would happen again
-            if not errors and n_ended(folder.trials) < wanted:
-                raise KeyboardInterrupt(f"Stopped; the same command goes on in {folder.path}.")
+    done = n_folds * n_ended(setup.folder.trials)
+    with Progress(n_folds * setup.bo.n_trials, done, enabled=progress) as show:
+        do_missing(setup, show, on_trial)
+        if Racing(setup, show).open_finalist():
+            do_missing(setup, show, on_trial)
+
+def _search_with_ray(setup, show, on_trial):
+    "Rounds, until nothing is missing."
+    folder = setup.folder
+    wanted = setup.bo.n_trials
+    errors = []
+    for _ in range(RETRIES + 1):
+        if n_ended(folder.trials) >= wanted: return
+        errors = search_round(setup, Racing(setup, show, on_trial))
+        died = errors and isinstance(errors[-1], ray.exceptions.RayActorError)
+        if errors and not died: break  # the same would happen again
+        if not errors and n_ended(folder.trials) < wanted:
+            raise KeyboardInterrupt(f"Stopped; the same command goes on in {folder.path}.")
     if errors:
         raise RuntimeError(f"A trial of {folder.path} failed again and again. The same command goes on where this one "
                            f"stopped. The last error: {_last_line(errors[-1])}\n{str(errors[-1])[-2000:]}")
 
-def _search_without_ray(setup, racing):
+def _search_without_ray(setup, show, on_trial):
     "As `search_here`, with the threads of a trial; an error says how to go on."
     try:
         with use_threads(setup.cv.config.threads):
-            search_here(setup, racing)
+            search_here(setup, Racing(setup, show, on_trial))
     except OSError: raise  # a full disk, which says so itself
     except Exception as error:
         path = setup.folder.path

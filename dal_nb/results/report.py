@@ -99,7 +99,7 @@ def _plain_rows(frame) -> list[list[str]]:
     rows = [[*head, *columns]]
     for key, values in zip(frame.index, frame.itertuples(index=False, name=None)):
         key = key if isinstance(key, tuple) else (key,)
-        rows.append(["" if x is None or x != x else str(x) for x in (*key, *values)])
+        rows.append(["" if pd.isna(x) else str(x) for x in (*key, *values)])
     return rows
 
 def frame_markdown(frame: pd.DataFrame) -> str:
