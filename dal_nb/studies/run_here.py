@@ -7,6 +7,7 @@ __all__ = ['is_done', 'kinds_of', 'check_names', 'check_runs', 'run_here']
 
 # %% ../../nbs/studies/01_run_here.ipynb #0ffb8dc9
 import json
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -131,6 +132,40 @@ def _is_early(
     before = all_.get(experiment.folder.parent / experiment.parameters.get("start_from", ""))
     return before is not None and not is_done(before)
 
+# %% ../../nbs/studies/01_run_here.ipynb #51101887
+_PATIENCE = 2.0  # seconds between two looks at the runs of others
+
+def _do_in_turn(experiment, all_, place) -> bool:  # did this process do it?
+    "Do an experiment, unless it must wait for another one or another process has it."
+    if is_done(experiment) or _is_early(experiment, all_): return False
+    try:
+        _do(experiment, place)
+    except InUse: return False
+    return is_done(experiment)
+
+def _do_all(
+    todo: list[Experiment],  # of one stage
+    all_: dict[Path, Experiment],  # done ones, too
+    waits: bool,  # for those that other processes do
+    show: Progress,
+    place: dict[str, object],
+):
+    "Do the experiments of a stage, those that others have left, too."
+    stage = todo[0].stage
+    left = todo
+    while left:
+        did = []
+        for number, experiment in enumerate(left, start=len(todo) - len(left)):
+            names = " ".join(map(str, experiment.names.values()))
+            show.update(number, f"{stage}, {len(todo) - number} to do: {names}")
+            did.append(_do_in_turn(experiment, all_, place))
+        left = [experiment for experiment in left if not is_done(experiment)]
+        if left and not any(did):
+            show.update(len(todo) - len(left), f"{stage}: other processes have the last {len(left)}")
+            if not waits: return
+            time.sleep(_PATIENCE)
+    show.update(len(todo), f"{stage}: all done")
+
 # %% ../../nbs/studies/01_run_here.ipynb #e7cda46b
 def kinds_of(configs: Iterable[RunConfig]) -> list[RunConfig]:
     "One configuration for all that can be checked as one: they differ in seed, rate or decay."
@@ -187,12 +222,6 @@ def run_here(
         all_ = {experiment.folder: experiment for experiment in study.experiments(stage)}
         todo = [experiment for experiment in all_.values() if not is_done(experiment)]
         if not todo: continue
+        waits = stage == "al" and any(study.experiments(other) for other in stages if other != "al")
         with _engine(todo, place), Progress(len(todo), enabled=progress) as show:
-            for done, experiment in enumerate(todo):
-                names = " ".join(map(str, experiment.names.values()))
-                show.update(done, f"{stage}, {len(todo) - done} to do: {names}")
-                if _is_early(experiment, all_): continue
-                try:
-                    _do(experiment, place)
-                except InUse: continue  # another process does this one
-            show.update(len(todo), f"{stage}: all done")
+            _do_all(todo, all_, waits, show, place)
