@@ -111,6 +111,7 @@ def search_naively(
         best["mean"] = float(np.mean(best["scores"]))
     return trials
 
+# %% ../../nbs/bo/05_search.ipynb #05a1be41
 def _is_behind(
     trials: list[dict],  # hps, scores, screen; of the trials before
     scores: list[float],  # of this trial, so far
