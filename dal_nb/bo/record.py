@@ -78,6 +78,16 @@ class BOConfig:
     tracker: str = "none"  # none, tensorboard, mlflow: where trials are logged beside the BO folder
     predictions: bool = True  # record the class that the last model predicts for each test image
 
+    @property
+    def screens(self) -> bool:
+        "Does a short training of each trial come before its folds?"
+        return self.prune and self.racing != "percentile"
+
+    @property
+    def halves(self) -> bool:
+        "Are there rungs between the folds, and a sampler that is told likely means?"
+        return self.prune and self.racing == "halving"
+
     def __post_init__(self):
         for entry in fields(self):
             value = getattr(self, entry.name)

@@ -308,7 +308,7 @@ def likely_mean(self: Racing, hps: dict) -> float:
 def open_finalist(self: Racing) -> bool:
     "With `racing=\"halving\"`, when all trials have ended, let the finalist run again. Was there one to be opened?"
     bo = self.setup.bo
-    if not bo.prune or bo.racing != "halving" or any(t.get("finalist") for t in self.trials): return False
+    if not bo.halves or any(t.get("finalist") for t in self.trials): return False
     trials = [self.scored(t) for t in self.trials]
     number = _finalist(trials, len(self.setup.cv.folds), OBJECTIVES[bo.objective])
     if number is None: return False
@@ -450,7 +450,7 @@ def study_from_record(
 def sampler_of(setup: BOSetup, racing: Racing) -> SeededSampler:
     "Who proposes, and what it sees of the trials."
     bo = setup.bo
-    value_of = racing.likely_mean if bo.prune and bo.racing == "halving" else None
+    value_of = racing.likely_mean if bo.halves else None
     return SeededSampler(bo.sampler, setup.cv.seed, parallel=bo.max_concurrent != 1, value_of=value_of)
 
 def cpus_of_trial(setup: BOSetup) -> float:
@@ -485,7 +485,7 @@ def make_tuner(setup: BOSetup, racing: Racing) -> tune.Tuner:
     )
     trainable = tune.with_parameters(
         run_trial, cv=setup.cv, path=str(setup.folder.path), objective=bo.objective,
-        screened=bo.prune and bo.racing != "percentile",
+        screened=bo.screens,
     )
     return tune.Tuner(
         tune.with_resources(trainable, dict(cpu=cpus_of_trial(setup), gpu=bo.gpus_per_trial)),
@@ -515,7 +515,7 @@ def search_here(
     "Do the trials that are missing in this process."
     bo = setup.bo
     ranges = distributions(bo.space, setup.cv.config)
-    screened = bo.prune and bo.racing != "percentile"
+    screened = bo.screens
     storage = study_from_record(setup, racing.trials)
     study = optuna.load_study(study_name="bo", storage=storage, sampler=sampler_of(setup, racing))
     while n_ended(racing.trials) < bo.n_trials:
