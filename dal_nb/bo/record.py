@@ -33,7 +33,7 @@ from dal_nb.bo.folds import (
     possible_folds,
     worst_score,
 )
-from .racing import RACINGS
+from .racing import RACINGS, SCREEN_STEPS
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
 from .starts import starting_points
@@ -252,6 +252,11 @@ class BOSetup:
     cycle: int  # of the run, at this budget
     record: dict  # what bo.json says of the task
 
+    @property
+    def screen_steps(self) -> int | None:
+        "Least steps of the short training before the folds; None: there is none."
+        return self.record.get("screen_steps", 0) if self.bo.screens else None
+
 # %% ../../nbs/bo/04_record.ipynb #6e54a665
 def recorded_run(bo: BOConfig) -> dict | None:
     "What `config.json` says of the run; None for a search without one. `ValueError` where there is none in its folder."
@@ -433,6 +438,8 @@ def search_on(
     )
     if labels.validation is not None:
         record["validation"] = fingerprint(labels.validation)
+    if bo.screens:
+        record["screen_steps"] = SCREEN_STEPS
     code = code_of(config) | _code_of_space(bo.space)
     if code:
         record["code"] = code
@@ -483,6 +490,9 @@ def begin_bo(setup: BOSetup):
     new = defining(asked)
     if "code" not in old:
         new.pop("code", None)  # an earlier version did not look at it
+    if "screen_steps" not in old:
+        new.pop("screen_steps", None)
+        setup.record.pop("screen_steps", None)  # an earlier version asked for none, and goes on so
     setup.cv = replace(setup.cv, config=replace(setup.cv.config, threads=threads_of(record)))
     differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if differing:

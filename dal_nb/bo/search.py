@@ -78,6 +78,7 @@ def search_naively(
     worst: float = 0.0,  # score of a trial that cannot be
     starts: Sequence[dict] = (),  # hyperparameters that are tried after the run's own
     racing: str = "percentile",  # or screened, halving
+    short: Callable[[dict], dict] | None = None,  # hps → those of a screening
     **rule,  # percentile, first_folds of `should_prune`
 ) -> list[dict]:  # one a trial: hps, scores, mean; screen
     "The search without engine, record or resume."
@@ -94,7 +95,7 @@ def search_naively(
         screen = None
         goes_on = recipe_of(config, trial.params) is not None
         if goes_on and prune and racing != "percentile":
-            screen = fold(short_hps(config, trial.params), 0)
+            screen = fold(short(trial.params), 0)
             others = [t["screen"] for t in trials if t["screen"] is not None]
             goes_on = number == 0 or not fails_screening(others, screen, direction, racing)
         while goes_on and len(scores) < n_folds:
@@ -164,7 +165,7 @@ def trial_reports(
     hps: dict[str, object],
     cv: CrossValidation,
     objective: str,
-    screened: bool = False,  # a short training comes first
+    screen_steps: int | None = None,  # least of a short training that comes first; None: none comes
     known: Sequence[dict] = (),  # folds that are on record
     screening: dict | None = None,  # the same, of the short training
 ) -> Iterator[dict]:  # score so far, fold, outcome (JSON)
@@ -175,8 +176,8 @@ def trial_reports(
         return
     torch.set_num_threads(cv.config.threads)
     cv = replace(cv, data=cv.data.to(resolve_device(cv.config.device)))
-    if screened:
-        result = screening or run_fold(cv, short_hps(cv.config, hps), 0)
+    if screen_steps is not None:
+        result = screening or run_fold(cv, short_hps(cv.config, hps, len(cv.folds[0][0]), screen_steps), 0)
         score = fold_score(result, objective, n_classes)
         yield dict(score=score, fold=_SCREENING, outcome=json.dumps(result))
     scores = []
@@ -194,12 +195,12 @@ def run_trial(
     cv: CrossValidation,
     path: str,  # of the BO folder
     objective: str,
-    screened: bool = False,  # a short training comes first
+    screen_steps: int | None = None,  # as in `trial_reports`
 ):
     "A trial, reported to Ray Tune."
     known = _recorded_folds(path, hps)
-    screening = _recorded_screening(path, hps) if screened else None
-    for report in trial_reports(hps, cv, objective, screened, known, screening):
+    screening = None if screen_steps is None else _recorded_screening(path, hps)
+    for report in trial_reports(hps, cv, objective, screen_steps, known, screening):
         tune.report(report)
 
 # %% ../../nbs/bo/05_search.ipynb #075017af
@@ -485,7 +486,7 @@ def make_tuner(setup: BOSetup, racing: Racing) -> tune.Tuner:
     )
     trainable = tune.with_parameters(
         run_trial, cv=setup.cv, path=str(setup.folder.path), objective=bo.objective,
-        screened=bo.screens,
+        screen_steps=setup.screen_steps,
     )
     return tune.Tuner(
         tune.with_resources(trainable, dict(cpu=cpus_of_trial(setup), gpu=bo.gpus_per_trial)),
@@ -515,7 +516,6 @@ def search_here(
     "Do the trials that are missing in this process."
     bo = setup.bo
     ranges = distributions(bo.space, setup.cv.config)
-    screened = bo.screens
     storage = study_from_record(setup, racing.trials)
     study = optuna.load_study(study_name="bo", storage=storage, sampler=sampler_of(setup, racing))
     while n_ended(racing.trials) < bo.n_trials:
@@ -524,7 +524,8 @@ def search_here(
         racing.on_trial_add(None, trial)
         record = racing.by_ray_id[trial.trial_id]
         known = list(record["folds"])
-        for report in trial_reports(record["hps"], setup.cv, bo.objective, screened, known, record.get("screen")):
+        steps = setup.screen_steps
+        for report in trial_reports(record["hps"], setup.cv, bo.objective, steps, known, record.get("screen")):
             if racing.on_trial_result(None, trial, report) == racing.STOP: break
         study.tell(proposal, report["score"])
 
