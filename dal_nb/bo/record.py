@@ -33,7 +33,7 @@ from dal_nb.bo.folds import (
     possible_folds,
     worst_score,
 )
-from .racing import RACINGS, SCREEN_STEPS
+from .racing import RACINGS, MIN_STEPS
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
 from .starts import starting_points
@@ -439,7 +439,7 @@ def search_on(
     if labels.validation is not None:
         record["validation"] = fingerprint(labels.validation)
     if bo.screens:
-        record["screen_steps"] = SCREEN_STEPS
+        record["screen_steps"] = MIN_STEPS
     code = code_of(config) | _code_of_space(bo.space)
     if code:
         record["code"] = code
