@@ -33,7 +33,7 @@ from dal_nb.bo.folds import (
     possible_folds,
     worst_score,
 )
-from .racing import RACINGS, MIN_STEPS
+from .racing import MIN_STEPS, RACINGS
 from .sampler import SAMPLERS
 from .space import SPACE, own_hps, parse_space
 from .starts import starting_points
