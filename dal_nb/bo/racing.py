@@ -57,7 +57,7 @@ def short_hps(
     n: int,  # labels in the training part of the first fold
     least_steps: int = MIN_STEPS,
 ) -> dict[str, object]:  # and the epochs of its screening
-    "A trial's hyperparameters with a compressed schedule."
+    "A trial's hyperparameters with a compressed schedule: a tenth of the epochs, more for the steps, half at most."
     names = ("epochs", "warmup_epochs", "batch_size")
     epochs, warmup, size = (hps.get(name, getattr(config, name)) for name in names)
     steps = max(1, n // size) * epochs

@@ -516,6 +516,7 @@ def search_here(
     "Do the trials that are missing in this process."
     bo = setup.bo
     ranges = distributions(bo.space, setup.cv.config)
+    steps = setup.screen_steps
     storage = study_from_record(setup, racing.trials)
     study = optuna.load_study(study_name="bo", storage=storage, sampler=sampler_of(setup, racing))
     while n_ended(racing.trials) < bo.n_trials:
@@ -524,7 +525,6 @@ def search_here(
         racing.on_trial_add(None, trial)
         record = racing.by_ray_id[trial.trial_id]
         known = list(record["folds"])
-        steps = setup.screen_steps
         for report in trial_reports(record["hps"], setup.cv, bo.objective, steps, known, record.get("screen")):
             if racing.on_trial_result(None, trial, report) == racing.STOP: break
         study.tell(proposal, report["score"])
