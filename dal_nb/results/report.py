@@ -172,6 +172,10 @@ CAPTIONS |= {
         "than the others, ranks lie further apart than they should."
     ),
     "sensitivity": "Mean accuracy of every strategy under every HP with {budget} labels.",
+    "classes": (
+        "Classes of the {budget} labels that were chosen: effective number of the {n_classes} classes, mean ± standard "
+        "deviation over {seeds} seeds, and the labels of the rarest class, mean over the seeds."
+    ),
     "hp-range": "Best minus worst HP of a strategy, percentage points. A range is never zero: noise alone makes one.",
     "optima-picture": "Crosses are the HPs of the AL runs, the other markers the optimum of each search.",
     "optima": "Learning rate and weight decay that BO found, medians over seeds.",
