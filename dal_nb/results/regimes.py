@@ -377,9 +377,10 @@ def plot_trainings(
     ax = ax or plt.subplots(figsize=(4.8, 3.2), layout="constrained")[1]
     names = in_order(rows.strategy)
     trainings = list(dict.fromkeys(rows.trained))
+    step = min(0.24, 0.8 / len(trainings))
     for j, training in enumerate(trainings):
         part = rows[rows.trained == training]
-        x = part.strategy.map(names.index) + 0.24 * (j - (len(trainings) - 1) / 2)
+        x = part.strategy.map(names.index) + step * (j - (len(trainings) - 1) / 2)
         ax.plot(x, part.accuracy, "o", color=f"C{j}", ms=4, alpha=0.6)
         means = part.groupby(x).accuracy.mean()
         ax.plot(means.index, means, "_", color=f"C{j}", ms=18, mew=2.5, label=f"trained with {training}")
