@@ -48,10 +48,11 @@ def class_table(
     rows: pd.DataFrame,  # as from `class_rows`, of one budget
     hps: Collection[str] = tuple(HPS),  # names of the columns
 ) -> pd.DataFrame:  # of texts: index strategies, columns HPs
-    "`6.3 ± 0.1, 14`: effective number of classes, mean and deviation over the seeds, and the mean of the rarest class."
+    "`6.3 ± 0.1, 14`: effective number of classes, mean and deviation over seeds, and the rarest class; n if some lack."
     groups = rows.groupby(["strategy", "hp"])
-    cells = groups.effective.agg(["mean", "std"]).join(groups.rarest.mean())
+    cells = groups.effective.agg(["mean", "std", "count"]).join(groups.rarest.mean())
     spread = cells["std"].map(" ± {:.1f}".format).where(cells["std"].notna(), "")
     text = cells["mean"].map("{:.1f}".format) + spread + cells.rarest.map(", {:.0f}".format)
+    text += cells["count"].map(" (n={})".format).where(cells["count"] < rows.seed.nunique(), "")
     wide = text.unstack("hp").reindex(index=in_order(rows.strategy), columns=list(hps))
     return wide.fillna("missing").rename(index=NAMES).rename_axis(columns=None)
