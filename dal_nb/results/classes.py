@@ -55,4 +55,4 @@ def class_table(
     text = cells["mean"].map("{:.1f}".format) + spread + cells.rarest.map(", {:.0f}".format)
     text += cells["count"].map(" (n={})".format).where(cells["count"] < rows.seed.nunique(), "")
     wide = text.unstack("hp").reindex(index=in_order(rows.strategy), columns=list(hps))
-    return wide.fillna("missing").rename(index=NAMES).rename_axis(columns=None)
+    return wide.astype(object).fillna("missing").rename(index=NAMES).rename_axis(columns=None)
