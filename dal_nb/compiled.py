@@ -197,6 +197,15 @@ def _filled(n: int) -> int:
     return (n + 3) // 4 * 4
 
 @_part
+def _gather(x_N_D: np.ndarray, rows: np.ndarray, out_B_D: np.ndarray):
+    "These rows of x. What `out` has beyond them stays."
+    for i in range(len(rows)):
+        x = x_N_D[rows[i]]
+        out = out_B_D[i]
+        for d in range(len(x)):
+            out[d] = x[d]
+
+@_part
 def _stop_at_zeros(g_B_C: np.ndarray, out_B_C: np.ndarray):
     "The gradient of ReLU: none where its output is 0."
     for i in range(len(g_B_C)):
@@ -230,9 +239,9 @@ def train_epoch(
     loss = 0.0
     right = 0
     for start in range(0, len(order) - size + 1, size):
-        for i in range(size):
-            inputs[0][i, :x_N_D.shape[1]] = x_N_D[order[start + i]]
-            t_B_C[i] = t_N_C[order[start + i]]
+        batch = order[start:start + size]
+        _gather(x_N_D, batch, inputs[0])
+        _gather(t_N_C, batch, t_B_C)
         for layer in range(n_layers):
             affine(inputs[layer], weights[layer], biases[layer], gradients[layer])
             if layer + 1 < n_layers:
