@@ -30,7 +30,7 @@ def _software(starts) -> str:
     return "; ".join(f"{package} {_values(versions)}" for package, versions in named.items())
 
 def _hardware(starts) -> str:
-    "Processors or GPUs of all starts, and threads."
+    "Processors or GPUs of all starts, of runs and searches, and threads."
     machines = _values(start.get("gpu") or start.get("processor") or start.get("device") for start in starts)
     threads = _values(start.get("threads") for start in starts)
     return f"{machines}; threads of a process: {threads}" if threads else machines
@@ -55,7 +55,10 @@ def protocol(
 ) -> pd.DataFrame:  # of texts: one column
     "What was measured, on what, with what."
     runs = records.runs[records.runs.problem == ""]
-    found = [json.loads(Path(root, run, "config.json").read_text(encoding="utf-8")) for run in runs.run]
+    searches = records.bo[records.bo.problem == ""]
+    paths = [Path(root, run, "config.json") for run in runs.run]
+    paths += [Path(root, run, f"bo{budget:g}", "bo.json") for run, budget in zip(searches.run, searches.budget)]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     data = found[0].get("data") or {}
     starts = [start for record in found for start in record.get("starts") or []]
     run = runs.iloc[0]
