@@ -10,6 +10,7 @@ __all__ = ['affine', 'outer', 'exponentials', 'softmax_gradient', 'train_epoch',
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 
 import numba
 import numpy as np
@@ -122,7 +123,7 @@ _PER_LN2 = 32 * float.fromhex("0x1.71547652b82fep+0")
 _A3 = float.fromhex("0x1.c6af84b912394p-5") / 32 ** 3
 _A2 = float.fromhex("0x1.ebfce50fac4f3p-3") / 32 ** 2
 _A1 = float.fromhex("0x1.62e42ff0c52d6p-1") / 32
-_POWERS = np.array([2.0 ** (j / 32) for j in range(32)]).view(np.int64) - (np.arange(32) << 47)
+_POWERS = np.array([float(Decimal(2) ** (Decimal(j) / 32)) for j in range(32)]).view(np.int64) - (np.arange(32) << 47)
 _LOWEST = np.float32(float.fromhex("-0x1.9fe368p6"))  # below it, exp is nearer to 0 than to the smallest float32
 
 @numba.njit(fastmath={"reassoc"}, error_model="numpy")
