@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .environment import code_mark
+from .gpu import arithmetic
 from .lookup import import_object, parse_call, unknown_name
 from .preprocess import Preprocess, preprocess_of
 
@@ -232,7 +233,7 @@ def embed(
     x_B_C_H_W: Tensor,  # uint8, one or three channels
 ) -> Tensor:  # floating B,D on the same device
     "The features of a batch. `ValueError` where the backbone fails, or returns something else."
-    with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True), _blamed(backbone):
+    with torch.inference_mode(), arithmetic(x_B_C_H_W.device), _blamed(backbone):
         x = x_B_C_H_W.expand(-1, 3, -1, -1)
         out = backbone.network(backbone.preprocess(x))
     right = isinstance(out, Tensor) and out.is_floating_point() and out.ndim == 2 and out.shape[1] > 0

@@ -66,7 +66,7 @@ class LoopFields(RecipeFields):
     subset_size: int = 1000  # unlabeled candidates shown to the strategy, drawn afresh each time; 0: all of them
     val_fraction: float = 0.1  # part of the training set held out for validation, never trained on
     cold_start: bool = True  # train from new weights in every cycle; False: go on from the last cycle's
-    precision: str = "fp32"  # fp32, or bf16 autocast
+    precision: str = "fp32"  # fp32, tf32 (NVIDIA GPUs), or bf16 autocast
     engine: str = "auto"  # compiled (linear and mlp, on the CPU) or torch; auto: compiled where the recipe allows it
     seed: int = 1  # every named stream of random numbers is derived from it
     threads: int = 0  # of PyTorch on the CPU; 0: as many as are fastest for the model, settled at the first start
@@ -141,7 +141,7 @@ CHOICES = dict(
     posterior=("auto", "none", "mc_dropout", "ensemble", "laplace"),
     predictive=("posterior", "network"),
     init=("random", "balanced"),
-    precision=("fp32", "bf16"),
+    precision=("fp32", "tf32", "bf16"),
     engine=("auto", "compiled", "torch"),
     tracker=("none", "tensorboard", "mlflow"),
 )

@@ -43,6 +43,8 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     "ResNet-18 with a 3x3 stem; features are the global average of the last of its four stages."
 
+    capturable = True  # its kernels are the same in every step: `dal_nb.gpu`
+
     def __init__(self, n_classes: int, in_channels: int = 3, width: int = 64, dropout: float = 0.0):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
@@ -65,6 +67,8 @@ class ResNet18(nn.Module):
 class SoftmaxRegression(nn.Module):
     "A linear model; its features are its flattened inputs."
 
+    capturable = True
+
     def __init__(self, n_inputs: int, n_classes: int, dropout: float = 0.0):
         super().__init__()
         self.dropout = _dropout(dropout)
@@ -77,6 +81,8 @@ class SoftmaxRegression(nn.Module):
 # %% ../nbs/08_models.ipynb #ca0ef0b3
 class MLP(nn.Module):
     "A perceptron with two hidden layers of 8 * width units; its features are the second."
+
+    capturable = True
 
     def __init__(self, n_inputs: int, n_classes: int, width: int = 16, dropout: float = 0.0):
         super().__init__()

@@ -15,6 +15,7 @@ from torch import nn
 from .augment import normalize
 from .data import Dataset
 from .denormals import flushing_denormals, raise_if_interrupted
+from .gpu import arithmetic, place
 
 # %% ../nbs/12_predict.ipynb #9e1ba132
 @flushing_denormals
@@ -27,13 +28,13 @@ def predict(
     precision: str = "fp32",
 ) -> tuple[torch.Tensor, torch.Tensor]:  # logits_N_C, features_N_D in float32 on the device
     "Logits and features of every example, in evaluation mode."
-    model.eval()
+    place(model, x.device, precision).eval()
     size = batch_size or (64 if x.device.type == "cpu" else 512)
     logits = []
     features = []
     for x_B in x.split(size):
         raise_if_interrupted()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with arithmetic(x.device, precision), torch.autocast(x.device.type, torch.bfloat16, precision == "bf16"):
             z_B_C, h_B_D = model(normalize(x_B, data))
         logits.append(z_B_C)
         features.append(h_B_D)
@@ -46,13 +47,14 @@ def calibration_error(
     n_bins: int = 15,  # of the same width
 ) -> float:
     "Expected calibration error (Naeini et al. 2015), in single precision."
-    confidence_N, guess_N = probs_N_C.max(1)
+    confidence_N, guess_N = (x.cpu() for x in probs_N_C.max(1))  # a GPU adds in another order each time
+    y_N = y_N.cpu()
     confidence_N = confidence_N.float()
-    edges = torch.linspace(0, 1, n_bins + 1, device=y_N.device)
+    edges = torch.linspace(0, 1, n_bins + 1)
     bin_N = (torch.bucketize(confidence_N, edges, right=True) - 1).clamp_(max=n_bins - 1)
 
     def summed(values_N):
-        return torch.zeros(n_bins + 1, device=y_N.device).scatter_add_(0, bin_N, values_N)
+        return torch.zeros(n_bins + 1).scatter_add_(0, bin_N, values_N)
 
     count = summed(torch.ones_like(confidence_N))
     accuracy = (summed((guess_N == y_N).float()) / count).nan_to_num()

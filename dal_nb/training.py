@@ -9,8 +9,9 @@ __all__ = ['BLOCK', 'soft_targets', 'Batches', 'cross_entropy_grad', 'FitLog', '
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from .compiled import CompiledNetwork, can_compile
 from .config import RunConfig
 from .data import Dataset
 from .denormals import flushing_denormals, raise_if_interrupted
+from .gpu import Captured, arithmetic, can_capture, place
 from .models import check_pair
 from .optim import build_optimizer, learning_rate, set_rate, try_optimizer
 
@@ -121,11 +123,11 @@ def _check_batches(
 def reproducible(
     device: torch.device,
     generator: torch.Generator,  # its seed becomes that of dropout
+    precision: str = "fp32",
 ) -> Iterator[None]:
     "The same call gives the same bits. PyTorch's global generator is left as it was."
     devices = [device] if device.type == "cuda" else []
-    exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True)  # else cuDNN picks algorithms by the clock
-    with torch.random.fork_rng(devices), exact, torch.enable_grad():
+    with torch.random.fork_rng(devices), arithmetic(device, precision), torch.enable_grad():
         torch.manual_seed(generator.initial_seed())
         yield
 
@@ -138,9 +140,10 @@ class _TorchEngine:
         self.batches = batches
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.params, config)
-        self.context = nullcontext()
-        if config.precision == "bf16":
-            self.context = torch.autocast(batches.targets.device.type, torch.bfloat16)
+        device = batches.targets.device
+        self.passes = partial(_passes, model, self.params, device.type, config.precision == "bf16")
+        if can_capture(model, device):
+            self.passes = Captured(self.passes)
 
     def train(self, rate: float) -> tuple[float, float] | None:  # loss, accuracy; None: undone, as it is not finite
         "One pass over the batches, and what came of it."
@@ -150,27 +153,43 @@ class _TorchEngine:
         self.optimizer.zero_grad()  # frees the gradients
         loss = F.cross_entropy(logits_N_C, targets_N_C).item()
         numbers = [*self.params, *self.model.buffers()]  # the means of a normalisation can be infinite, too
-        if math.isfinite(loss) and all(x.isfinite().all() for x in numbers):
+        if math.isfinite(loss) and torch.stack([x.isfinite().all() for x in numbers]).all():  # read back once
             return loss, (logits_N_C.argmax(1) == targets_N_C.argmax(1)).float().mean().item()
         self.model.load_state_dict(before)
         return None
 
 # %% ../nbs/11_training.ipynb #33c0e030
+def _passes(
+    model: nn.Module,
+    params: list[torch.Tensor],  # those that are trained
+    device: str,
+    bf16: bool,
+    x_B: torch.Tensor,
+    targets_B_C: torch.Tensor,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:  # logits_B_C, a gradient for each parameter
+    "Forward, and backward from the gradient of the loss."
+    with torch.autocast(device, torch.bfloat16, bf16):
+        z_B_C = model(x_B)[0]
+    z = z_B_C.detach()
+    gradients = torch.autograd.grad(z_B_C, params, cross_entropy_grad(z, targets_B_C), materialize_grads=True)
+    return z, tuple(_laid_out_like(p, gradient) for p, gradient in zip(params, gradients))
+
+def _laid_out_like(p: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    "The gradient with the strides of its parameter, which a fused step asks for. Channels may lie first or last."
+    return gradient if gradient.stride() == p.stride() else torch.empty_like(p).copy_(gradient)
+
 @patch
 def train_batches(self: _TorchEngine) -> tuple[torch.Tensor, torch.Tensor]:  # logits_N_C of each batch, targets_N_C
-    "One pass over the batches: forward, backward from the gradient of the loss, step."
+    "One pass over the batches: forward, backward, step."
     logits = []
     targets = []
     for x_B, t_B_C in self.batches.epoch():
         raise_if_interrupted()
-        with self.context:
-            z_B_C = self.model(x_B)[0]
-        z = z_B_C.detach()
-        gradients = torch.autograd.grad(z_B_C, self.params, cross_entropy_grad(z, t_B_C), materialize_grads=True)
+        z_B_C, gradients = self.passes(x_B, t_B_C)
         for p, gradient in zip(self.params, gradients):
             p.grad = gradient
         self.optimizer.step()
-        logits.append(z)
+        logits.append(z_B_C.clone())  # captured passes write into the same place
         targets.append(t_B_C)
     return torch.cat(logits).float(), torch.cat(targets)
 
@@ -215,10 +234,10 @@ def fit(
     start = time.perf_counter()
     log = FitLog()
     device = data.y_train.device
-    model.to(device).train()
+    place(model, device, config.precision).train()
     batches = Batches(data, indices, config, generator)
     _check_batches(model, batches.size)
-    with reproducible(device, generator):
+    with reproducible(device, generator, config.precision):
         engine = _engine(model, batches, config)
         for epoch in range(config.epochs):
             found = engine.train(learning_rate(epoch, config))
@@ -244,7 +263,7 @@ def try_step(
     x = normalize(data.x_train[:8], data)
     context = torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     params = [p for p in model.train().parameters() if p.requires_grad]
-    with reproducible(x.device, torch.Generator()):
+    with reproducible(x.device, torch.Generator(), config.precision):
         try:
             with context:
                 out = model(x)

@@ -160,4 +160,5 @@ def scale_to_one(
 ) -> Tensor:        # the factor, 1 if all entries are 0
     "The factor that brings the largest entry of `x_N_D` to 1"
     largest = torch.linalg.vector_norm(x_N_D, math.inf)
-    return torch.where(largest > 0, 1 / largest, 1.)
+    factor = (1 / largest).clamp(max=torch.finfo(x_N_D.dtype).max)  # that of a denormal number is infinite
+    return torch.where(largest > 0, factor, 1.)
