@@ -32,8 +32,9 @@ from . import __version__
 # %% ../nbs/04_environment.ipynb #5b9c4a6b
 def resolve_device(
     name: str,  # auto, cpu, cuda, cuda:1, mps
+    precision: str = "fp32",  # fp32, tf32, bf16
 ) -> torch.device:
-    "The device to compute on. `ValueError` for one that is not there."
+    "The device to compute on. `ValueError` for one that is not there, or has not this precision."
     if name == "auto":
         name = _fastest()
     try:
@@ -42,6 +43,8 @@ def resolve_device(
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).splitlines()[0]
         raise ValueError(f"device={name!r} cannot be used here: {why} Use 'auto' or 'cpu'.") from error
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision='tf32' is for NVIDIA GPUs, and the device is {device}. Use fp32.")
     return device
 
 # %% ../nbs/04_environment.ipynb #d8f44099

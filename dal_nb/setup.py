@@ -342,7 +342,7 @@ def prepare(config: RunConfig) -> Setup:
     strategy = get_strategy(config.strategy)
     check_recipe(config)
     check_tracker(config.tracker)
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, config.precision)
     data = load_dataset(config.dataset, config.data_dir, download=config.download, image_size=config.image_size)
     folder = RunFolder(run_path(replace(config, model=resolve_model(config.model, data.shape))))
     config = resolve(_as_begun(config, (folder.record or {}).get("config")), data, strategy)

@@ -112,6 +112,7 @@ case("a misspelt posterior", run(posterior="laplac"), "posterior 'laplac'", "Did
 case("an unknown init", run(init="first"), "Unknown init 'first'", "balanced, random")
 case("init balanced with few labels", run(init="balanced", n_init=5), "init='balanced'", "n_init of at least 10")
 case("an unknown precision", run(precision="fp16"), "precision 'fp16'", "Did you mean 'bf16'")
+case("TF32 on a CPU", run(precision="tf32", device="cpu"), "precision='tf32'", "the device is cpu", "Use fp32")
 case("an unknown tracker", run(tracker="wandb"), "Unknown tracker 'wandb'", "mlflow, none, tensorboard")
 case("no GPU", run(device="cuda:99" if GPU else "cuda"), "device='cuda", "Use 'auto' or 'cpu'")
 case("a device of another name", run(device="gpu"), "device='gpu'", "Use 'auto'", "'cpu'")
@@ -979,6 +980,8 @@ case(
     "device='cuda",
     "Use 'auto' or 'cpu'",
 )
+TF32 = dict(precision=["choice", "fp32", "tf32"])
+case("a search of TF32 on a CPU", search(device="cpu", space=TF32), "precision='tf32'", "the device is cpu")
 case("a search on an unknown device", search(device="gpu", space=LR), "device='gpu'", "'cpu'")
 case(
     "labels of a file that is not there",

@@ -389,8 +389,9 @@ def prepare_bo(
     if run:
         config = RunConfig(**upgraded(run["config"]))
     if config is None: raise ValueError("Indices without a run need a recipe: give run_dir, or a RunConfig.")
-    if bo.ray_address in ("", _NO_RAY):
-        resolve_device(bo.device)  # another cluster may have what is not here
+    if bo.ray_address in ("", _NO_RAY):  # another cluster may have what is not here
+        for precision in (config.precision, *bo.space.get("precision", ["choice"])[1:]):
+            resolve_device(bo.device, precision)
     place = dict(device=bo.device, data_dir=bo.data_dir or config.data_dir, dataset=bo.dataset or config.dataset)
     config = replace(config, **place, predictions=bo.predictions)
     data, mark = load_labeled_data(bo, config, run)

@@ -112,7 +112,7 @@ def prepare_cross(asked: CrossConfig) -> CrossSetup:
     data, mark = load_labeled_data(bo, config, run)
     labels, cycle, row = find_labels(bo, len(data.x_train))
     config = replace(resolve(config, data), **hps_of_row(row))
-    data = scaled(data, config.feature_scaling).to(resolve_device(asked.device))
+    data = scaled(data, config.feature_scaling).to(resolve_device(asked.device, config.precision))
     y = data.y_train.cpu()[labels]
     folds = make_folds(y, possible_folds(y, asked.n_folds)[0], config.seed) if asked.n_folds else []
     sample = _sample(config, data, labels) if asked.n_folds else labels[:0]
