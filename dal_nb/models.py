@@ -44,6 +44,7 @@ class ResNet18(nn.Module):
     "ResNet-18 with a 3x3 stem; features are the global average of the last of its four stages."
 
     capturable = True  # its kernels are the same in every step: `dal_nb.gpu`
+    channels_last = True  # and its activations may lie in memory that way
 
     def __init__(self, n_classes: int, in_channels: int = 3, width: int = 64, dropout: float = 0.0):
         super().__init__()

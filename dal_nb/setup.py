@@ -25,7 +25,7 @@ from .augment import resolve_augment, resolve_scaling, scaled
 from .compiled import resolve_engine
 from .config import RunConfig, n_validation, reached_budgets, run_path, upgraded
 from .data import Dataset, fingerprint, load_dataset
-from .environment import code_mark, resolve_device
+from .environment import check_precision, code_mark, resolve_device
 from .models import build_model, resolve_model
 from .optim import check_recipe
 from .pool import Pool, initial_labels, new_pool, split
@@ -342,13 +342,14 @@ def prepare(config: RunConfig) -> Setup:
     strategy = get_strategy(config.strategy)
     check_recipe(config)
     check_tracker(config.tracker)
-    device = resolve_device(config.device, config.precision)
+    device = resolve_device(config.device)
     data = load_dataset(config.dataset, config.data_dir, download=config.download, image_size=config.image_size)
     folder = RunFolder(run_path(replace(config, model=resolve_model(config.model, data.shape))))
     config = resolve(_as_begun(config, (folder.record or {}).get("config")), data, strategy)
     transfer = _transferred(config, folder.record)
     first_config = replace(config, **transfer.get("hps", {}))  # of the first cycle, where no search is before it
     check_recipe(first_config)
+    check_precision(device, config.precision, first_config.precision)
     data = scaled(data, config.feature_scaling)
     pool, held_out = split(data, config.val_fraction, config.seed)
     _check_size(config, data, len(pool))

@@ -23,6 +23,7 @@ from .compiled import CompiledNetwork, can_compile
 from .config import RunConfig
 from .data import Dataset
 from .denormals import flushing_denormals, raise_if_interrupted
+from .environment import check_precision
 from .gpu import Captured, arithmetic, can_capture, place
 from .models import check_pair
 from .optim import build_optimizer, learning_rate, set_rate, try_optimizer
@@ -150,7 +151,7 @@ class _TorchEngine:
         before = {k: v.clone() for k, v in self.model.state_dict().items()}
         set_rate(self.optimizer, rate)
         logits_N_C, targets_N_C = self.train_batches()
-        self.optimizer.zero_grad()  # frees the gradients
+        self.optimizer.zero_grad()  # frees the gradients, where they are not captured
         loss = F.cross_entropy(logits_N_C, targets_N_C).item()
         numbers = [*self.params, *self.model.buffers()]  # the means of a normalisation can be infinite, too
         if math.isfinite(loss) and torch.stack([x.isfinite().all() for x in numbers]).all():  # read back once
@@ -234,6 +235,7 @@ def fit(
     start = time.perf_counter()
     log = FitLog()
     device = data.y_train.device
+    check_precision(device, config.precision)
     place(model, device, config.precision).train()
     batches = Batches(data, indices, config, generator)
     _check_batches(model, batches.size)

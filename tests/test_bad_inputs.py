@@ -141,6 +141,8 @@ case("a sample of one", run(tune_at="end", tune_val=0.03), "tune_val of 0.03 of 
 case("a sample of nearly all", run(tune_at="end", tune_val=0.8), "tune_val of 0.8 buys 32", "lower it")
 case("a sample of all", run(tune_at="end", tune_val=1), "tune_val", "must lie in [0, 1)")
 case("too few labels to tune", run(tune_at="start", n_init=3), "3 labels at the first search", "Search later")
+TF32 = {"precision": ["choice", "fp32", "tf32"]}
+case("TF32 in a space, on a CPU", run(tune_at="end", tune_space=TF32, device="cpu"), "'tf32'", "the device is cpu")
 case("no space", run(tune_at="end", tune_space="lr"), "space must be a dict", '{"lr": [')
 case("a misspelt space", run(tune_at="end", tune_space={"wd": ["log", 1e-4, 0.1]}), "'wd'", "'weight_decay'")
 case("a space without its own", run(tune_at="end", lr=1), "own lr of 1.0 lies outside", "widen the space")
@@ -980,7 +982,6 @@ case(
     "device='cuda",
     "Use 'auto' or 'cpu'",
 )
-TF32 = dict(precision=["choice", "fp32", "tf32"])
 case("a search of TF32 on a CPU", search(device="cpu", space=TF32), "precision='tf32'", "the device is cpu")
 case("a search on an unknown device", search(device="gpu", space=LR), "device='gpu'", "'cpu'")
 case(

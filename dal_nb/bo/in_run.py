@@ -13,8 +13,9 @@ import torch
 
 from .folds import possible_folds
 from .record import _NO_RAY, BOConfig, BOFolder, SearchLabels, make_bo_config, search_on, settle_recipe
-from .space import own_hps, parse_space
+from .space import own_hps, parse_space, precisions_of
 from ..config import n_validation, reached_budgets, run_path, tuned_budgets
+from ..environment import check_precision
 from ..record import RunFolder
 from ..seeds import seed_for
 from ..setup import Setup
@@ -58,6 +59,7 @@ def check_searches(setup: Setup):
     points = tuned_budgets(c)
     bo = search_of_run(setup, RunFolder(run_path(c)), points[0])
     own_hps(bo.space, _own_config(setup))
+    check_precision(setup.data.y_train.device, *precisions_of(bo.space))
     n = points[0] - n_validation(c)
     if not c.tune_val:
         try:

@@ -35,11 +35,11 @@ from dal_nb.bo.folds import (
 )
 from .racing import MIN_STEPS, RACINGS
 from .sampler import SAMPLERS
-from .space import SPACE, own_hps, parse_space
+from .space import SPACE, own_hps, parse_space, precisions_of
 from .starts import starting_points
 from ..config import _SEED_LIMIT, _SETTLED, CHOICES, PLACE, SCHEMA, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint, load_dataset
-from ..environment import code_mark, environment, resolve_device
+from ..environment import check_precision, code_mark, environment, resolve_device
 from ..files import write_csv, write_json
 from ..lookup import unknown_name
 from ..posterior import check_posterior
@@ -389,9 +389,8 @@ def prepare_bo(
     if run:
         config = RunConfig(**upgraded(run["config"]))
     if config is None: raise ValueError("Indices without a run need a recipe: give run_dir, or a RunConfig.")
-    if bo.ray_address in ("", _NO_RAY):  # another cluster may have what is not here
-        for precision in (config.precision, *bo.space.get("precision", ["choice"])[1:]):
-            resolve_device(bo.device, precision)
+    if bo.ray_address in ("", _NO_RAY):
+        resolve_device(bo.device)  # another cluster may have what is not here
     place = dict(device=bo.device, data_dir=bo.data_dir or config.data_dir, dataset=bo.dataset or config.dataset)
     config = replace(config, **place, predictions=bo.predictions)
     data, mark = load_labeled_data(bo, config, run)
@@ -400,6 +399,8 @@ def prepare_bo(
     begun = BOFolder(path).record or {}
     config = resolve(_as_begun(config, begun.get("task", {}).get("recipe")), data)
     config = replace(config, **hps_of_row(row))
+    if bo.ray_address in ("", _NO_RAY):
+        check_precision(resolve_device(bo.device), config.precision, *precisions_of(bo.space))
     labels = SearchLabels(indices, cycle, {name: value for name, value in row.items() if name.startswith("test_")})
     setup = search_on(bo, path, config, scaled(data, config.feature_scaling), mark, labels)
     _check_code(setup.record.get("code", {}), run)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -106,7 +106,9 @@ def check_inputs(study: Study, data_dir: str = "", **place):
     if data_dir:
         place["data_dir"] = data_dir
     configs = [make_config(**run.parameters) for run in study.experiments("al")]
-    print("\n".join(check_runs(configs, device="cpu", **place)))  # nodes may have a GPU that is not here
+    # nodes may have a GPU that is not here
+    on_cpu = [replace(c, precision="fp32") if c.precision == "tf32" else c for c in configs]
+    print("\n".join(check_runs(on_cpu, device="cpu", **place)))
 
 # %% ../../nbs/slurm/03_submit.ipynb #7c01a579
 def _note(study, array, job, how):

@@ -18,7 +18,7 @@ from ..bo.record import BOConfig, BOFolder, find_labels, hps_of_row, load_labele
 from ..bo.space import SEARCHABLE
 from ..config import SCHEMA, RunConfig, _coerce, upgraded
 from ..data import Dataset, fingerprint
-from ..environment import environment, resolve_device, use_threads
+from ..environment import check_precision, environment, resolve_device, use_threads
 from ..files import write_json
 from ..lookup import unknown_name
 from ..optim import check_recipe
@@ -112,7 +112,7 @@ def prepare_cross(asked: CrossConfig) -> CrossSetup:
     data, mark = load_labeled_data(bo, config, run)
     labels, cycle, row = find_labels(bo, len(data.x_train))
     config = replace(resolve(config, data), **hps_of_row(row))
-    data = scaled(data, config.feature_scaling).to(resolve_device(asked.device, config.precision))
+    data = scaled(data, config.feature_scaling).to(resolve_device(asked.device))
     y = data.y_train.cpu()[labels]
     folds = make_folds(y, possible_folds(y, asked.n_folds)[0], config.seed) if asked.n_folds else []
     sample = _sample(config, data, labels) if asked.n_folds else labels[:0]
@@ -132,6 +132,7 @@ def _setting(setup, name, hps) -> RunConfig:
         config = resolve(replace(setup.config, engine="auto", **hps), setup.data)
         config = replace(config, engine=setup.config.engine) if setup.config.engine == "torch" else config
         check_recipe(config)
+        check_precision(setup.data.y_train.device, config.precision)
         check_posterior(config, setup.data, min([len(train) for train, _ in setup.folds] or [len(setup.labels)]))
     except ValueError as error:
         raise ValueError(f"hps: {name}: {error}") from error
